@@ -1,0 +1,59 @@
+"""Gaussian diffusion of x = sqrt(4 pi) * coeffs: schedules, the forward process, one reverse step.
+
+A noise level is `alpha_bar` in [0, 1): x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise, with alpha_bar falling
+from nearly one (a clean encoding) to nearly or exactly zero (pure noise). Its signal-to-noise ratio is
+alpha_bar / (1 - alpha_bar). A reverse step goes from level t to any less noisy level s, alpha_bar_s > alpha_bar_t.
+"""
+
+import numpy as np
+
+
+def cosine_schedule(steps):
+    """alpha_bar of t = 1..steps, (steps,): the cosine schedule of Nichol & Dhariwal (2021), betas at most 0.999."""
+    f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return np.cumprod(1 - betas)
+
+
+def shift_schedule(alpha_bar, shift):
+    """Divide the signal-to-noise ratio of every level by `shift`: alpha_bar / (alpha_bar + (1 - alpha_bar) shift)."""
+    return alpha_bar / (alpha_bar + (1 - alpha_bar) * shift)
+
+
+def geometric_schedule(steps, snr_first, snr_last):
+    """alpha_bar of t = 1..steps, (steps,): a geometric signal-to-noise ratio, then pure noise (alpha_bar = 0) at t = steps.
+
+    The ratio is snr_first at t = 1 and snr_last at t = steps - 1.
+    """
+    snr = np.append(np.geomspace(snr_first, snr_last, steps - 1), 0.0)
+    return snr / (1 + snr)
+
+
+def q_sample(x_0, alpha_bar, noise):
+    """x_t ~ q(x_t | x_0): the forward process at one level (Ho et al. 2020, Eq. 4)."""
+    return np.sqrt(alpha_bar) * x_0 + np.sqrt(1 - alpha_bar) * noise
+
+
+def ddpm_step(x_t, x_0, alpha_bar_t, alpha_bar_s, noise):
+    """x_s ~ q(x_s | x_t, x_0): one DDPM step given the prediction x_0 (Ho et al. 2020, Eqs. 6 and 7)."""
+    alpha = alpha_bar_t / alpha_bar_s
+    mean = np.sqrt(alpha_bar_s) * (1 - alpha) * x_0 + np.sqrt(alpha) * (1 - alpha_bar_s) * x_t
+    variance = (1 - alpha_bar_s) * (1 - alpha) / (1 - alpha_bar_t)
+    return mean / (1 - alpha_bar_t) + np.sqrt(variance) * noise
+
+
+def ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, noise):
+    """One DDIM step (Song et al. 2021, Eqs. 12 and 16): eta = 0 is deterministic, eta = 1 has the law of `ddpm_step`."""
+    predicted_noise = (x_t - np.sqrt(alpha_bar_t) * x_0) / np.sqrt(1 - alpha_bar_t)
+    sigma = eta * np.sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s))
+    direction = np.sqrt(np.maximum(1 - alpha_bar_s - sigma**2, 0))
+    return np.sqrt(alpha_bar_s) * x_0 + direction * predicted_noise + sigma * noise
+
+
+def bayes_skip(x_t, alpha_bar):
+    """What x_t adds to the natural parameters of a density over places: sqrt(4 pi alpha_bar) / (1 - alpha_bar) x_t.
+
+    All clean encodings have the same norm, so q(x_t | place) is proportional to exp(sum_lm b_lm Y_lm(place)) with this b.
+    Hence if q_e is the density of the place given the picture, q_{e + b} is exactly the density given picture and x_t.
+    """
+    return np.sqrt(4 * np.pi * alpha_bar) / (1 - alpha_bar) * x_t

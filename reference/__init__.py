@@ -3,9 +3,9 @@
 Conventions, used everywhere and never varied:
 
 - A place is `(lat, lon)` in degrees, in that order, on the last axis; lon in [-180, 180). Inside the mathematics it is
-  the colatitude `theta` in [0, pi] and the azimuth `phi` in [0, 2 pi): Paris (48.9, 2.4) has theta = 0.717, phi = 0.042.
-- Real orthonormal spherical harmonics without the Condon-Shortley phase; Y_lm has index k = l*l + l + m, so the order is
-  (0,0), (1,-1), (1,0), (1,1), (2,-2), ... and (l_max + 1)**2 of them reach degree l_max (the paper's L).
+  the colatitude `theta` in [0, pi] and the azimuth `phi` in [0, 2 pi): Paris (48.9, 2.4) is theta 0.717, phi 0.042.
+- Real orthonormal spherical harmonics without the Condon-Shortley phase; Y_lm has index k = l*l + l + m, in the order
+  (0,0), (1,-1), (1,0), (1,1), (2,-2), ..., and (l_max + 1)**2 of them reach degree l_max (the paper's L).
 - `coeffs` are the SHDD coefficients of a function on the sphere. The diffusion runs on x = sqrt(4 pi) * coeffs, whose
   mean square per dimension is one.
 - Kullback-Leibler divergences are in nats, distances in km on a sphere of radius 6371.0088 km, HEALPix in RING order.

@@ -13,9 +13,8 @@ def check_lat_lon(lat_lon):
     if not np.isfinite(lat_lon).all():
         raise ValueError("places must be finite, got NaN or infinity")
     if (np.abs(lat_lon[..., 0]) > 90).any():
-        raise ValueError(
-            f"latitude {np.abs(lat_lon[..., 0]).max():g} is outside [-90, 90]; are the columns swapped? (lat comes first)"
-        )
+        worst = np.abs(lat_lon[..., 0]).max()
+        raise ValueError(f"latitude {worst:g} is outside [-90, 90]; are the columns swapped? lat comes first")
     if (lat_lon[..., 1] < -180).any() or (lat_lon[..., 1] > 360).any():
         raise ValueError("longitude is outside [-180, 360]")
     return lat_lon
@@ -63,7 +62,7 @@ def great_circle_km(a, b):
 def geographic_center(lat_lon):
     """Geographic centre of n places: (..., n, 2) -> (..., 2), the direction of the sum of their unit vectors.
 
-    The paper's summary of 16 samples (section 5.1). Where the vectors cancel (antipodal places) there is no centre: NaN.
+    The paper's summary of 16 samples (section 5.1). Where the vectors cancel (antipodal places) there is none: NaN.
     """
     total = to_unit_vector(lat_lon).sum(axis=-2)
     cancelled = np.linalg.norm(total, axis=-1, keepdims=True) < 1e-12 * np.shape(lat_lon)[-2]

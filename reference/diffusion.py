@@ -21,9 +21,9 @@ def shift_schedule(alpha_bar, shift):
 
 
 def geometric_schedule(steps, snr_first, snr_last):
-    """alpha_bar of t = 1..steps, (steps,): a geometric signal-to-noise ratio, then pure noise (alpha_bar = 0) at t = steps.
+    """alpha_bar of t = 1..steps, (steps,): the signal-to-noise ratio falls geometrically, then to pure noise.
 
-    The ratio is snr_first at t = 1 and snr_last at t = steps - 1.
+    The ratio is snr_first at t = 1, snr_last at t = steps - 1 and zero at t = steps.
     """
     snr = np.append(np.geomspace(snr_first, snr_last, steps - 1), 0.0)
     return snr / (1 + snr)
@@ -43,7 +43,7 @@ def ddpm_step(x_t, x_0, alpha_bar_t, alpha_bar_s, noise):
 
 
 def ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, noise):
-    """One DDIM step (Song et al. 2021, Eqs. 12 and 16): eta = 0 is deterministic, eta = 1 has the law of `ddpm_step`."""
+    """One DDIM step (Song et al. 2021, Eqs. 12 and 16): eta = 0 adds no noise, eta = 1 has the law of `ddpm_step`."""
     predicted_noise = (x_t - np.sqrt(alpha_bar_t) * x_0) / np.sqrt(1 - alpha_bar_t)
     sigma = eta * np.sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s))
     direction = np.sqrt(np.maximum(1 - alpha_bar_s - sigma**2, 0))
@@ -53,7 +53,7 @@ def ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, noise):
 def bayes_skip(x_t, alpha_bar):
     """What x_t adds to the natural parameters of a density over places: sqrt(4 pi alpha_bar) / (1 - alpha_bar) x_t.
 
-    All clean encodings have the same norm, so q(x_t | place) is proportional to exp(sum_lm b_lm Y_lm(place)) with this b.
+    All clean encodings have the same norm, so q(x_t | place) is proportional to exp(F_b(place)) for this b.
     Hence if q_e is the density of the place given the picture, q_{e + b} is exactly the density given picture and x_t.
     """
     return np.sqrt(4 * np.pi * alpha_bar) / (1 - alpha_bar) * x_t

@@ -5,4 +5,7 @@ floating-point tolerance, the values of the NumPy package `reference`, whose doc
 their dtype and device. What a user runs: `python -m locdiff.train`, `.evaluate`, `.predict`.
 """
 
+from locdiff.model import LocDiffusion
+
+__all__ = ["LocDiffusion", "__version__"]
 __version__ = "0.1.0"

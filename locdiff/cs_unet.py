@@ -32,8 +32,8 @@ class CSiren(nn.Module):
 class CSUNet(nn.Module):
     """CS-UNet (Figure 2b): `depth` C-Siren blocks that narrow from d to the bottleneck width w and widen back to d.
 
-    A block on the way up also receives the output of the block of its width on the way down (added). A linear head, zero
-    at the start, takes the sine's [-1, 1] to the range of the coefficients.
+    To the output of a block on the way up is added what came into its mirror image on the way down. A linear head, zero
+    at the start, takes this to the range of the coefficients.
 
     x (..., d), t (...) and image (..., d_image) broadcast over their leading axes, so that one picture's projections
     serve all its samples: x (pictures, samples, d), t a number, image (pictures, 1, d_image).
@@ -64,7 +64,7 @@ class CSUNet(nn.Module):
 
 
 def sinusoidal_embedding(t, dim):
-    """Embedding of the diffusion step t (...) in `dim` sines and cosines of geometric frequencies 1 to 1e-4, (..., dim)."""
+    """Embedding of the step t (...) in dim / 2 sines and cosines of geometric frequencies 1 to 1e-4: (..., dim)."""
     frequencies = torch.logspace(0, -4, dim // 2, device=t.device)
     angles = t[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

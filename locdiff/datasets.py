@@ -5,11 +5,14 @@ columns id, lat, lon in the same order; and, if it is known what made them, `met
 """
 
 import csv
+import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import os
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,45 +20,135 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from locdiff.coordinates import from_unit_vector, to_theta_phi, to_unit_vector
+from locdiff.cli import InputError, option
+from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_theta_phi
 from locdiff.decoder import healpix_anchors
 
 THUMBNAIL_ENCODER = "thumbnail-16"
 THUMBNAIL_SIDE = 16
-Image.MAX_IMAGE_PIXELS = None  # panoramas and maps are larger than Pillow's default limit
+VIEW_KM = 475.0
+_SUPERSAMPLE = 2
+_CHUNK = 2000  # views cut at a time
+COLUMNS = {  # usual names in the field's files, in lower case
+    "id": ("id", "img_id", "image_id", "img_file", "filename", "file", "name"),
+    "lat": ("lat", "latitude"),
+    "lon": ("lon", "lng", "long", "longitude"),
+}
 
 
 @dataclass(frozen=True)
 class BlueMarble:
-    """Settings of the embedded default: satellite views of land, each reduced to a thumbnail of 16 x 16 RGB pixels.
+    """The embedded default: satellite views of land, 475 km wide, each a thumbnail of 16 x 16 RGB pixels."""
 
-    `rotation` (degrees), `zoom` (a factor) and `colour` (a fraction of brightness and contrast) are the largest random
-    change of a view: heading +-rotation, width 475 km times 1/zoom to zoom, colours +-colour.
-    """
-
-    train: int = 200_000
-    test: int = 2_000
-    rotation: float = 15.0
-    zoom: float = 1.1
-    colour: float = 0.10
-    seed: int = 0
+    train_views: int = option(200_000, "Blue Marble: pictures to train on")
+    test_views: int = option(1_000, "Blue Marble: held-out pictures")
+    rotation: float = option(15.0, "Blue Marble: random heading, up to this many degrees either way; strong: 45")
+    zoom: float = option(1.1, "Blue Marble: random zoom, up to this factor either way; strong: 1.33")
+    colour: float = option(0.1, "Blue Marble: random brightness and contrast, up to this fraction; strong: 0.2")
+    data_seed: int = option(0, "Blue Marble: seed of the places and views")
 
 
 @dataclass
 class Embeddings:
-    """n embeddings with their places: embeddings (n, d), lat_lon (n, 2) float64 degrees, ids (n), encoder name."""
+    """n pictures: `rows` (n,) of the array `embeddings` (N, d), their places lat_lon (n, 2) in degrees, their ids."""
 
     embeddings: np.ndarray
+    rows: np.ndarray
     lat_lon: np.ndarray
-    ids: np.ndarray
+    ids: list
     encoder: str
 
     def __len__(self):
-        return len(self.lat_lon)
+        return len(self.rows)
+
+    def subset(self, chosen):
+        """The pictures at the positions `chosen`; nothing is read from the embeddings."""
+        ids = [self.ids[i] for i in chosen]
+        return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder)
+
+    def batch(self, chosen):
+        """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
+        embeddings = np.asarray(self.embeddings[self.rows[chosen]], dtype=np.float32)
+        return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
 
 
-VIEW_KM = 475.0
-_SUPERSAMPLE = 2
+def read_places(path, missing_is_nan=False):
+    """Ids (n) and places (n, 2) of a csv file with columns for id, lat, lon under any of their usual names.
+
+    A wrong or absent value raises InputError with its line, or, with `missing_is_nan`, makes the place NaN.
+    """
+    ids, places = [], []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            columns = _find_columns(next(rows, []), path)
+            for row in rows:
+                if row:
+                    ids.append(row[columns["id"]] if columns["id"] < len(row) else "")
+                    places.append(_read_place(row, columns, f"{path}, line {rows.line_num}", missing_is_nan))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    return ids, np.array(places, dtype=np.float64).reshape(-1, 2)
+
+
+def _find_columns(header, path):
+    lowered = [name.strip().lower() for name in header]
+    found = {key: next((lowered.index(n) for n in names if n in lowered), None) for key, names in COLUMNS.items()}
+    absent = [key for key, column in found.items() if column is None]
+    if absent:
+        raise InputError(f"{path}: no column for {', '.join(absent)} in the header {header}; name it id, lat, lon")
+    return found
+
+
+def _read_place(row, columns, where, missing_is_nan):
+    try:
+        lat, lon = float(row[columns["lat"]]), float(row[columns["lon"]])
+    except (ValueError, IndexError):
+        lat = lon = math.nan
+    if abs(lat) > 90 or abs(lon) > 180:
+        raise InputError(f"{where}: ({lat:g}, {lon:g}) is no (lat, lon) in degrees; are the columns swapped?")
+    if math.isfinite(lat) and math.isfinite(lon):
+        return lat, lon
+    if not missing_is_nan:
+        raise InputError(f"{where}: the place is missing or not a number; correct or remove the line")
+    return math.nan, math.nan
+
+
+def read_embeddings(folder):
+    """The embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings."""
+    folder = Path(folder)
+    path = folder / "embeddings.npy"
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
+        raise InputError(f"{path}: need (n, d) of float16 or float32, got {embeddings.shape} of {embeddings.dtype}")
+    ids, lat_lon = read_places(folder / "locations.csv")
+    if len(ids) != len(embeddings):
+        raise InputError(f"{folder}: {len(embeddings)} embeddings but {len(ids)} lines in locations.csv")
+    return Embeddings(embeddings, np.arange(len(ids)), lat_lon, ids, _read_encoder(folder / "meta.json"))
+
+
+def _read_encoder(path):
+    try:
+        return json.loads(path.read_text())["encoder"] if path.exists() else "unknown"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: need {{"encoder": NAME}} ({error!r})') from None
+
+
+def train_and_test(folder, holdout, seed=0):
+    """Training and held-out Embeddings of a folder: its folders train/ and test/, else a random `holdout` of rows."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; --data takes one with embeddings.npy and locations.csv")
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return read_embeddings(folder / "train"), read_embeddings(folder / "test")
+    everything = read_embeddings(folder)
+    if not 0 < holdout < len(everything):
+        raise InputError(f"cannot hold out {holdout} of the {len(everything)} pictures in {folder}: set --holdout")
+    order = np.random.default_rng(seed).permutation(len(everything))
+    return everything.subset(np.sort(order[holdout:])), everything.subset(np.sort(order[:holdout]))
 
 
 def blue_marble_image():
@@ -100,7 +193,7 @@ def thumbnails(image, lat_lon, heading=None, zoom=None):
     n, side = len(lat_lon), THUMBNAIL_SIDE * _SUPERSAMPLE
     heading = torch.zeros(n) if heading is None else heading
     zoom = torch.ones(n) if zoom is None else zoom
-    offsets = ((torch.arange(side) + 0.5) / side - 0.5) * VIEW_KM / 6371.0088
+    offsets = ((torch.arange(side) + 0.5) / side - 0.5) * VIEW_KM / EARTH_RADIUS_KM
     right, down = offsets.repeat(side), offsets.repeat_interleave(side)  # on the tangent plane, in radians
     cos, sin = torch.deg2rad(heading).cos()[:, None], torch.deg2rad(heading).sin()[:, None]
     east = ((cos * right - sin * down) / zoom[:, None]).float()
@@ -132,6 +225,7 @@ def thumbnail_pictures(embeddings):
 
 def jittered_embeddings(image, lat_lon, settings, generator):
     """Embeddings (n, 768) of views of the places with random heading, zoom, brightness and contrast."""
+
     def uniform():
         return 2 * torch.rand(len(lat_lon), generator=generator) - 1
 
@@ -140,3 +234,73 @@ def jittered_embeddings(image, lat_lon, settings, generator):
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
     pictures = (mean + contrast[:, None, None, None] * (pictures - mean)) * brightness
     return thumbnail_embeddings(pictures.clamp(0, 1))
+
+
+def write_embeddings(folder, embeddings, lat_lon, encoder):
+    """Write an embeddings folder: (n, d) and (n, 2) tensors, float16 on disk, ids 0, 1, 2, ..."""
+    folder.mkdir(parents=True)
+    np.save(folder / "embeddings.npy", embeddings.numpy().astype(np.float16))
+    with open(folder / "locations.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "lat", "lon"])
+        writer.writerows([i, f"{lat:.6f}", f"{lon:.6f}"] for i, (lat, lon) in enumerate(lat_lon.tolist()))
+    (folder / "meta.json").write_text(json.dumps({"encoder": encoder}) + "\n")
+
+
+def cache_folder():
+    """Where data built by the program is kept: $LOCDIFF_CACHE, else $XDG_CACHE_HOME/locdiff, else ~/.cache/locdiff."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LOCDIFF_CACHE") or Path(base) / "locdiff")
+
+
+def blue_marble(settings, progress=True):
+    """The folder of the Blue Marble data of these settings, with train/ and test/; built on first use and kept.
+
+    Training and test places are uniform over land and disjoint; both get views of random heading, zoom and colour.
+    """
+    check_blue_marble(settings)
+    key = json.dumps({"version": 1} | dataclasses.asdict(settings), sort_keys=True)
+    folder = cache_folder() / f"blue-marble-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+    generator = torch.Generator().manual_seed(settings.data_seed)
+    lat_lon = random_land(settings.train_views + settings.test_views, generator)
+    image, chunks = blue_marble_image(), lat_lon.split(_CHUNK)
+    views = [
+        jittered_embeddings(image, chunk, settings, generator).half()
+        for chunk in tqdm(chunks, f"cutting {len(lat_lon):,} Blue Marble views", disable=not progress)
+    ]
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        n, views = settings.train_views, torch.cat(views)
+        write_embeddings(unfinished / "train", views[:n], lat_lon[:n], THUMBNAIL_ENCODER)
+        write_embeddings(unfinished / "test", views[n:], lat_lon[n:], THUMBNAIL_ENCODER)
+        (unfinished / "settings.json").write_text(key + "\n")
+        unfinished.rename(folder)
+    except OSError as error:
+        if not folder.exists():  # else another process was faster
+            raise InputError(f"cannot write {folder}: {error}; set LOCDIFF_CACHE to a folder with room") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def check_blue_marble(settings):
+    """Raise InputError for settings that make no pictures."""
+    if settings.train_views < 1 or settings.test_views < 1:
+        raise InputError("train_views and test_views must be at least 1")
+    if not (0 <= settings.rotation <= 180 and 1 <= settings.zoom <= 4 and 0 <= settings.colour < 1):
+        raise InputError("need 0 <= rotation <= 180, 1 <= zoom <= 4 and 0 <= colour < 1")
+
+
+def plain_views(lat_lon, progress=True):
+    """Embeddings (n, 768) of unchanged Blue Marble views of the places (n, 2): heading north, zoom one."""
+    image = blue_marble_image()
+    chunks = tqdm(lat_lon.split(_CHUNK), f"cutting {len(lat_lon):,} plain views", disable=not progress, leave=False)
+    return torch.cat([thumbnail_embeddings(thumbnails(image, chunk)) for chunk in chunks])
+
+
+def healpix_land(nside):
+    """HEALPix pixel centres on land, (n, 2) degrees: an even grid of about 3.5 nside**2 places."""
+    anchors = healpix_anchors(nside)
+    return anchors[is_land(anchors)]

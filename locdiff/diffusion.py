@@ -21,7 +21,7 @@ def shift_schedule(alpha_bar, shift):
 
 
 def geometric_schedule(steps, snr_first, snr_last):
-    """alpha_bar of t = 1..steps, (steps,) float64: the signal-to-noise ratio falls geometrically, then to pure noise."""
+    """alpha_bar of t = 1..steps, (steps,) float64: the signal-to-noise ratio falls geometrically, then is zero."""
     snr = torch.logspace(math.log10(snr_first), math.log10(snr_last), steps - 1, dtype=torch.float64)
     snr = torch.nn.functional.pad(snr, (0, 1))
     return snr / (1 + snr)
@@ -53,15 +53,15 @@ def bayes_skip(x_t, alpha_bar):
     return (4 * math.pi * alpha_bar) ** 0.5 / (1 - alpha_bar) * x_t
 
 
-def sample(denoise, noise, alpha_bar, steps, eta=1.0, generator=None):
-    """Run the reverse process from pure noise (..., D) and return the last prediction of x_0, (..., D).
+def sample(denoise, draw, alpha_bar, steps, eta=1.0):
+    """Run the reverse process from pure noise and return the last prediction of x_0.
 
-    `denoise(x_t, t)` predicts x_0 at t in 1..T; `alpha_bar` is the schedule, (T,); `steps` <= T levels of it are used,
-    evenly spread, the first T and the last 1. eta = 1 with all levels is DDPM; fewer levels or a smaller eta is DDIM.
+    `denoise(x_t, t)` predicts x_0 at t in 1..T and `draw()` gives fresh standard normal noise of the shape of x;
+    `alpha_bar` is the schedule, (T,); `steps` <= T levels of it are used, evenly spread from T down to 1. eta = 1 with
+    all levels is DDPM; fewer levels or a smaller eta is DDIM.
     """
     levels = torch.linspace(len(alpha_bar), 1, steps).round().long().tolist()
-    x_t, alphas = noise, [float(alpha_bar[t - 1]) for t in levels]
+    x_t, alphas = draw(), [float(alpha_bar[t - 1]) for t in levels]
     for t, alpha_bar_t, alpha_bar_s in zip(levels, alphas, alphas[1:], strict=False):
-        fresh = torch.randn(x_t.shape, generator=generator, dtype=x_t.dtype, device=x_t.device)
-        x_t = ddim_step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, eta, fresh)
+        x_t = ddim_step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, eta, draw())
     return denoise(x_t, levels[-1])

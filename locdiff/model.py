@@ -1,0 +1,306 @@
+"""LocDiffusion: the network, its noise schedule and its decoder; from image embeddings to densities and places."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from locdiff import decoder, diffusion, shdd
+from locdiff.cli import InputError, option
+from locdiff.coordinates import great_circle_km
+from locdiff.cs_unet import CSUNet
+from locdiff.spherical_harmonics import HealpixTransform
+
+FORMAT_VERSION = 1
+CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time
+LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that a checkpoint must agree on. The first two are read off the training data."""
+
+    encoder: str = "unknown"
+    embed_dim: int = 768
+    l_max: int = option(23, "highest degree of the spherical harmonics, the paper's L; (l_max + 1)^2 dimensions")
+    width: int = option(256, "bottleneck width w of the CS-UNet")
+    depth: int = option(6, "number of C-Siren blocks, even")
+    time_dim: int = option(200, "width of the time embedding")
+    dropout: float = option(0.0, "dropout in every C-Siren block")
+    loss: str = option("likelihood", "training loss; shdd_kl is the paper's", LOSSES)
+    temperature: float = option(1.0, "temperature of the densities in shdd_kl; large tends to the squared error")
+    anchors: int = option(2048, "random anchors a mini-batch in shdd_kl (paper Eq. 16)")
+    exact_skip: bool = option(True, "add to the network's output what x_t says by Bayes' rule (likelihood only)")
+    schedule: str = option("geometric", "noise schedule", ("geometric", "cosine"))
+    levels: int = option(100, "noise levels T of the schedule")
+    snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
+    snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
+    shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
+    quadrature_nside: int = option(32, "HEALPix nside of the integrals over the sphere in the likelihood")
+    decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
+    rho_km: float = option(100.0, "radius of the mode-seeking decoder (paper Eq. 17)")
+    sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
+
+    def __post_init__(self):
+        if self.exact_skip and self.loss != "likelihood":
+            raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
+        if not 1 <= self.sample_steps <= self.levels:
+            raise InputError(f"sample_steps must lie in 1..levels = {self.levels}, got {self.sample_steps}")
+        if self.depth < 2 or self.depth % 2:
+            raise InputError(f"depth must be an even number of blocks, at least 2, got {self.depth}")
+        for name in ("embed_dim", "width", "time_dim", "levels", "quadrature_nside", "decoder_nside", "anchors"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.l_max < 0 or not 0 <= self.dropout < 1 or self.temperature <= 0 or self.shift <= 0:
+            raise InputError("need l_max >= 0, 0 <= dropout < 1, temperature > 0 and shift > 0")
+
+    @property
+    def dimensions(self):
+        """(l_max + 1)^2, the length of an encoding: the paper's d."""
+        return (self.l_max + 1) ** 2
+
+
+class LocDiffusion(nn.Module):
+    """A conditional diffusion over SHDD encodings x = sqrt(4 pi) PE(place), given image embeddings.
+
+    Trained by likelihood, the network gives the natural parameters e of a density q_e over places (paper Eq. 11), and
+    the prediction of x_0 is its mean parameter, sqrt(4 pi) E_{q_e}[Y]. With any other loss it gives x_0 itself.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        c = config
+        self.network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
+        if c.schedule == "cosine":
+            alpha_bar = diffusion.cosine_schedule(c.levels)
+        else:
+            alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
+        self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
+        self.quadrature = HealpixTransform(c.l_max, c.quadrature_nside)
+        self.grid = HealpixTransform(c.l_max, c.decoder_nside)
+
+    @cached_property
+    def anchors(self):
+        """Pixel centres of the densities and of the decoder, (N, 2) degrees, float64 on the CPU."""
+        return decoder.healpix_anchors(self.config.decoder_nside)
+
+    @cached_property
+    def _neighbours(self):
+        device = self.alpha_bar.device
+        return decoder.neighbour_matrix(self.anchors.to(device), self.config.rho_km).float()
+
+    def forward(self, x_t, t, embeddings):
+        """The network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
+
+        With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus what the network
+        makes of the picture. The network then sees x_t scaled by its share of signal, so that pure noise is zero.
+        """
+        if not self.config.exact_skip:
+            return self.network(x_t, t, embeddings)
+        alpha_bar = self.alpha_bar[t - 1][..., None]
+        signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
+        share = torch.sqrt(signal / (1 + signal)).to(x_t.dtype)
+        skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
+        return self.network(share * x_t, t, embeddings) + skip
+
+    def loss(self, embeddings, lat_lon):
+        """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.
+
+        embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees.
+        """
+        c, device = self.config, embeddings.device
+        coeffs = shdd.encode(lat_lon, c.l_max).to(embeddings.dtype)
+        x_0 = math.sqrt(4 * math.pi) * coeffs
+        t = torch.randint(1, c.levels + 1, (len(coeffs),), device=device)
+        x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), torch.randn_like(x_0))
+        output = self(x_t, t, embeddings)
+        if c.loss == "likelihood":
+            pixels = 12 * c.quadrature_nside**2
+            log_z = torch.logsumexp(self.quadrature.synthesis(output), dim=-1) + math.log(4 * math.pi / pixels)
+            return log_z - (output * coeffs).sum(dim=-1)
+        if c.loss == "shdd_kl":
+            xyz = torch.randn(c.anchors, 3, dtype=torch.float64, device=device)
+            theta, phi = torch.atan2(torch.hypot(xyz[:, 0], xyz[:, 1]), xyz[:, 2]), torch.atan2(xyz[:, 1], xyz[:, 0])
+            basis = shdd.real_spherical_harmonics(theta, phi, c.l_max).to(output.dtype)
+            return shdd.kl_divergence(output / math.sqrt(4 * math.pi), coeffs, basis, c.temperature)
+        if c.loss == "cosine":
+            return 1 - nn.functional.cosine_similarity(output, x_0, dim=-1)
+        error = output - x_0
+        return error.abs().mean(dim=-1) if c.loss == "l1" else error.square().mean(dim=-1)
+
+    def denoise(self, x_t, t, embeddings):
+        """The prediction of x_0 from x_t, same shape; its coefficient of l = 0, which is known, is set to one."""
+        output = self(x_t, t, embeddings)
+        if self.config.loss == "likelihood":
+            share = torch.softmax(self.quadrature.synthesis(output), dim=-1)
+            return math.sqrt(4 * math.pi) * self.quadrature.analysis(share)
+        if self.config.loss == "cosine":  # the loss leaves the length free; every clean encoding has this one
+            output = nn.functional.normalize(output, dim=-1) * (self.config.l_max + 1)
+        return torch.cat([torch.ones_like(output[..., :1]), output[..., 1:]], dim=-1)
+
+    @torch.no_grad()
+    def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, progress=iter):
+        """Coefficients of `samples` random places a picture: (n, embed_dim) -> (n, samples, D).
+
+        steps (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. The same
+        seed gives the i-th picture the same samples however many follow it. `progress` wraps the chunks in a bar.
+        """
+        self.check(embeddings)
+        steps = steps or self.config.sample_steps
+        chunks = []
+        for start in progress(range(0, len(embeddings), max(1, CHUNK // samples))):
+            chunk = self._on_device(embeddings[start : start + max(1, CHUNK // samples)])
+            generators = [torch.Generator().manual_seed(seed * 2**32 + start + i) for i in range(len(chunk))]
+            shape = (samples, self.config.dimensions)
+
+            def draw(shape=shape, generators=generators):
+                return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.alpha_bar.device)
+
+            def denoise(x_t, t, chunk=chunk):
+                return self.denoise(x_t, torch.tensor(t, device=x_t.device), chunk[:, None])
+
+            x_0 = diffusion.sample(denoise, draw, self.alpha_bar, steps, eta)
+            chunks.append(x_0.cpu() / math.sqrt(4 * math.pi))
+        return torch.cat(chunks) if chunks else torch.empty(0, samples, self.config.dimensions)
+
+    @torch.no_grad()
+    def decode(self, coeffs):
+        """Mode-seeking decoder over the HEALPix anchors: (..., D) -> places (..., 2) in degrees."""
+        coeffs = coeffs.to(self.alpha_bar.device)
+        lat_lon, _ = decoder.seek(self.grid.synthesis, coeffs, self.anchors.to(coeffs.device), self._neighbours)
+        return lat_lon.cpu()
+
+    @torch.no_grad()
+    def density(self, embeddings):
+        """Probability of each HEALPix pixel of `anchors`, from one evaluation at pure noise: (n, embed_dim) -> (n, N).
+
+        Trained by likelihood this is q_e. Otherwise the prediction of x_0 at pure noise holds the coefficients of the
+        density, which, cut off at l_max, can dip below zero: there it is set to zero, and the rest sums to one.
+        """
+        self.check(embeddings)
+        noise = torch.randn(self.config.dimensions, generator=torch.Generator().manual_seed(0)).to(
+            self.alpha_bar.device
+        )
+        t, chunks = torch.tensor(self.config.levels, device=noise.device), []
+        for chunk in torch.as_tensor(embeddings).split(CHUNK):
+            chunk = self._on_device(chunk)
+            if self.config.loss == "likelihood":
+                share = torch.softmax(self.grid.synthesis(self(noise, t, chunk)), dim=-1)
+            else:
+                share = self.grid.synthesis(self.denoise(noise.expand(len(chunk), -1), t, chunk)).clamp(min=0)
+                share = share / share.sum(dim=-1, keepdim=True)
+            chunks.append(share.cpu())
+        return torch.cat(chunks) if chunks else torch.empty(0, len(self.anchors))
+
+    def predict(self, pictures_or_embeddings):
+        """Most likely place of each picture, (n, 2) degrees, with the radius in km around it that holds 90 %, (n,).
+
+        Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings.
+        """
+        embeddings = pictures_or_embeddings
+        if isinstance(embeddings, (list, tuple)):
+            from locdiff.embed import embed_pictures
+
+            embeddings = embed_pictures(embeddings, self.config.encoder)
+        places, radii = [], []
+        for chunk in torch.as_tensor(embeddings).split(256):
+            density = self.density(chunk)
+            place = self.anchors[density.argmax(dim=-1)]
+            places.append(place)
+            radii.append(radius_holding(0.9, density, place, self.anchors))
+        return (torch.cat(places), torch.cat(radii)) if places else (torch.empty(0, 2), torch.empty(0))
+
+    def check(self, embeddings):
+        """Raise InputError unless `embeddings` are finite and (n, embed_dim)."""
+        shape = tuple(embeddings.shape)
+        if len(shape) != 2 or shape[1] != self.config.embed_dim:
+            raise InputError(
+                f"embeddings of shape {shape} do not fit: this model takes (n, {self.config.embed_dim}) "
+                f"from the encoder '{self.config.encoder}'"
+            )
+        if not torch.isfinite(torch.as_tensor(embeddings)).all():
+            raise InputError("the embeddings hold NaN or infinity")
+
+    def check_encoder(self, encoder):
+        """Raise InputError if embeddings by `encoder` are not what this model was trained on."""
+        if encoder != self.config.encoder:
+            raise InputError(
+                f"the embeddings are by '{encoder}', but this model was trained on '{self.config.encoder}'"
+            )
+
+    def _on_device(self, embeddings):
+        return torch.as_tensor(embeddings).to(self.alpha_bar.device, torch.float32)
+
+    def save(self, folder):
+        """Write config.json and model.safetensors into `folder`, each at once or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"format_version": FORMAT_VERSION} | dataclasses.asdict(self.config)
+        write_atomically(folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        write_atomically(folder / "model.safetensors", lambda path: save_file(state, path))
+
+    @classmethod
+    def load(cls, folder, device=None):
+        """The model in `folder`, ready for prediction, on `device` (default: a GPU if there is one)."""
+        model = cls(read_config(folder))
+        path = Path(folder) / "model.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing: has this run been trained?") from None
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(device).eval()
+
+
+def read_config(folder):
+    """The ModelConfig in folder/config.json; InputError if it is missing, damaged or of another format."""
+    path = Path(folder) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        version = values.pop("format_version")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: give the folder of a training run") from None
+    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is no model configuration ({error!r})") from None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version}, this program reads version {FORMAT_VERSION}")
+    unknown = set(values) - {f.name for f in dataclasses.fields(ModelConfig)}
+    if unknown:
+        raise InputError(f"{path} holds unknown settings: {', '.join(sorted(unknown))}")
+    return ModelConfig(**values)
+
+
+def write_atomically(path, write):
+    """Call write(temporary path), then put the result at `path`: a full disk or a kill leaves the old file whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot write {path}: {error}; make room there and continue with --resume") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def radius_holding(share, density, lat_lon, anchors):
+    """Radius in km around each place (n, 2) that holds `share` of its density (n, N) over the anchors (N, 2); (n,)."""
+    distance, order = great_circle_km(lat_lon[:, None], anchors).sort(dim=-1)
+    reached = density.gather(-1, order).cumsum(dim=-1)
+    first = (reached < share * reached[:, -1:]).sum(dim=-1)
+    return distance.gather(-1, first[:, None])[:, 0]

@@ -36,7 +36,7 @@ def log_density(coeffs, basis):
 
 
 def kl_divergence(coeffs, target, basis, temperature=1.0):
-    """SHDD-KL, KL(q_e || p) in nats over the anchors (Eqs. 12, 16), densities exp(F / temperature); (..., D) -> (...)."""
+    """SHDD-KL, KL(q_e || p) in nats over the anchors (Eqs. 12, 16), with densities exp(F / temperature); (...)."""
     log_q = torch.log_softmax(evaluate(coeffs, basis) / temperature, dim=-1)
     log_p = torch.log_softmax(evaluate(target, basis) / temperature, dim=-1)
     return (log_q.exp() * (log_q - log_p)).sum(dim=-1)

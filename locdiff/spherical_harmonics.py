@@ -23,7 +23,7 @@ def real_spherical_harmonics(theta, phi, l_max):
 
 
 def _normalised_legendre(theta, l_max):
-    """Yield for l = 0..l_max the P_lm(theta), m = 0..l, (..., l + 1): the recurrence of the reference, all m at once."""
+    """Yield the P_lm(theta), m = 0..l, (..., l + 1) for l = 0..l_max: the reference's recurrence, all m at once."""
     x, s = theta.cos()[..., None], theta.sin()[..., None]
     below, legendre = x[..., :0], torch.full_like(x, (4 * np.pi) ** -0.5)
     yield legendre
@@ -38,11 +38,11 @@ def _normalised_legendre(theta, l_max):
 
 
 class HealpixTransform(nn.Module):
-    """F = sum_lm c_lm Y_lm on the 12 nside**2 HEALPix pixels (RING order), and its transpose, without the dense product.
+    """F = sum_lm c_lm Y_lm on the 12 nside**2 HEALPix pixels (RING order) and its transpose, without the dense product.
 
-    HEALPix pixels lie on 4 nside - 1 rings of constant theta. A Legendre sum per order m takes the coefficients to every
-    ring, then a trigonometric sum per ring to its pixels: two batched products, about eight times fewer operations than
-    pixels x coefficients at l_max 23, nside 32. The tables are float32; the result has the dtype of the tables.
+    HEALPix pixels lie on 4 nside - 1 rings of constant theta. A Legendre sum per order m takes the coefficients to
+    every ring, then a trigonometric sum per ring to its pixels: two batched products, about eight times fewer
+    operations than pixels x coefficients at l_max 23, nside 32. Tables and values are float32.
     """
 
     def __init__(self, l_max, nside):

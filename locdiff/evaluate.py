@@ -1,0 +1,159 @@
+"""Score a run on its held-out pictures, or anybody's predictions.
+
+python -m locdiff.evaluate RUN                                    the table that training ends with, again
+python -m locdiff.evaluate RUN --data FOLDER                      on the embeddings and places in FOLDER
+python -m locdiff.evaluate --predictions P.csv --truth T.csv      csv files with id, lat, lon
+"""
+
+import dataclasses
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from locdiff import cli, datasets, maps, metrics
+from locdiff.cli import InputError
+from locdiff.coordinates import geographic_center, great_circle_km
+from locdiff.gallery import retrieve
+from locdiff.model import LocDiffusion, write_atomically
+from locdiff.train import load_data, pick_device, read_settings, versions
+
+PLAIN_GALLERY = 21_000
+PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
+
+
+def medoid(lat_lon):
+    """Of n places, the one with the least sum of distances to the others: (..., n, 2) -> (..., 2)."""
+    total = great_circle_km(lat_lon[..., :, None, :], lat_lon[..., None, :, :]).sum(dim=-1)
+    return lat_lon.gather(-2, total.argmin(dim=-1)[..., None, None].expand(*lat_lon.shape[:-2], 1, 2)).squeeze(-2)
+
+
+def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
+    """Scores of every summary of the model, {row name: score dict}, and what there is to draw.
+
+    embeddings (n, d) float32, truth (n, 2). The second result holds `samples` (n, S, 2), `density` (n, N) and `places`
+    (n, 2), the argmax of the density.
+    """
+    steps, levels = model.config.sample_steps, model.config.levels
+    bar = partial(tqdm, desc=f"{samples} samples a picture, {steps} steps", disable=not progress, leave=False)
+    coeffs = model.sample(embeddings, samples, seed=seed, progress=bar)
+    places = model.decode(coeffs)
+    mean = torch.cat(
+        [model.grid.synthesis(c.to(model.alpha_bar.device)).argmax(-1).cpu() for c in coeffs.mean(1).split(512)]
+    )
+    density = model.density(embeddings)
+    best = model.anchors[density.argmax(dim=-1)]
+    sampler = "DDPM" if steps == levels else "DDIM"
+    rows = {
+        f"LocDiffusion, one sample ({sampler}, {steps} steps)":
+            metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
+        "LocDiffusion, one sample: chance the one-pass density gives it":
+            {"accuracy": metrics.mass_within(density, model.anchors, truth)},
+        f"LocDiffusion, geographic centre of {samples} (the paper's)": metrics.score(geographic_center(places), truth),
+        f"LocDiffusion, medoid of {samples}": metrics.score(medoid(places), truth),
+        f"LocDiffusion, mean density of {samples}": metrics.score(model.anchors[mean], truth),
+        "LocDiffusion, one-pass density": metrics.score(best, truth),
+    }  # fmt: skip
+    return rows, {"samples": places, "density": density, "places": best}
+
+
+def score_baselines(embeddings, truth, train, blue_marble, seed=0, progress=True):
+    """Scores of retrieval by cosine over galleries, and of a random training place: {row name: score dict}."""
+    train_places = torch.from_numpy(train.lat_lon)
+    gallery = train.embeddings if len(train) == len(train.embeddings) else train.embeddings[train.rows]
+    rows = {
+        f"Retrieval, gallery of {len(train):,} training pictures": train_places[retrieve(embeddings, gallery, progress)]
+    }
+    generator = torch.Generator().manual_seed(seed + 2**32)  # other places than the training data's, whatever its seed
+    if blue_marble:
+        galleries = {
+            "plain views of random land": datasets.random_land(PLAIN_GALLERY, generator),
+            "plain views on a HEALPix grid": datasets.healpix_land(PLAIN_GRID_NSIDE),
+        }
+        for name, lat_lon in galleries.items():
+            found = retrieve(embeddings, datasets.plain_views(lat_lon, progress), progress)
+            rows[f"Retrieval, gallery of {len(lat_lon):,} {name}"] = lat_lon[found]
+    chance = torch.randint(len(train), (len(truth),), generator=generator)
+    rows["Chance: the place of a random training picture"] = train_places[chance]
+    return {name: metrics.score(lat_lon, truth) for name, lat_lon in rows.items()}
+
+
+def report(run, model, train, test, settings, progress=True):
+    """Evaluate, print the table, and write metrics.json, metrics.md and predictions.png into the run folder."""
+    started, t = time.monotonic(), settings.training
+    embeddings, truth = test.batch(range(len(test)))
+    rows, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
+    rows |= score_baselines(embeddings, truth, train, not t.data, t.seed, progress)
+    data = t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
+    record = {
+        "rows": rows, "data": data, "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
+        "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.alpha_bar.device),
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    text = f"Per cent within k km, {len(test):,} held-out pictures. Data: {data}. Seed {t.seed}.\n\n"
+    text += metrics.table(rows) + "\n"
+    write_atomically(run / "metrics.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+    write_atomically(run / "metrics.md", lambda path: path.write_text(text))
+    print(text)
+    shown = slice(0, 8)
+    pictures = datasets.thumbnail_pictures(embeddings[shown]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
+    drawn = {name: value[shown] for name, value in drawn.items()}
+    maps.draw_predictions(run / "predictions.png", model.anchors, truth=truth[shown], pictures=pictures, **drawn)
+    print(f"written: {run}/metrics.json, {run}/metrics.md, {run}/predictions.png")
+    return rows
+
+
+def score_files(predictions, truth):
+    """Score predictions.csv against truth.csv, matched by id; a true place without a usable prediction is a miss."""
+    ids, places = datasets.read_places(predictions, missing_is_nan=True)
+    for path, names in ((predictions, ids), (truth, true_ids := datasets.read_places(truth)[0])):
+        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+        if twice:
+            raise InputError(f"{path}: the id {min(twice)} stands on more than one line")
+    true_places = datasets.read_places(truth)[1]
+    if not true_ids:
+        raise InputError(f"{truth} holds no places")
+    found = dict(zip(ids, places, strict=True))
+    unknown = sorted(set(ids) - set(true_ids))
+    if len(unknown) == len(ids):
+        raise InputError(f"no id of {predictions} stands in {truth}; the first is {ids[0] if ids else '(none)'}")
+    if unknown:
+        print(f"{len(unknown)} predictions have no true place and are left out, the first is {unknown[0]}")
+    matched = torch.tensor([found.get(i, (math.nan, math.nan)) for i in true_ids], dtype=torch.float64)
+    return {Path(predictions).name: metrics.score(matched, torch.from_numpy(true_places))}
+
+
+def main(argv=None):
+    parser = cli.Parser(prog="python -m locdiff.evaluate", description=__doc__)
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="folder of a training run")
+    parser.add_argument("--data", help="embeddings folder to score on (default: what the run held out)")
+    parser.add_argument("--samples", type=int, help="samples a picture (default: the run's)")
+    parser.add_argument("--seed", type=int, help="seed of the samples (default: the run's)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="csv of predicted places: id, lat, lon")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="csv of true places: id, lat, lon")
+    arguments = parser.parse_args(argv)
+    if arguments.predictions or arguments.truth:
+        if arguments.run or not (arguments.predictions and arguments.truth):
+            parser.error("--predictions and --truth go together, without RUN")
+        print(metrics.table(score_files(arguments.predictions, arguments.truth)))
+        return
+    if not arguments.run:
+        parser.error("give the folder of a training run, or --predictions and --truth")
+    settings = read_settings(arguments.run)
+    changes = {k: v for k, v in vars(arguments).items() if k in ("samples", "seed") and v is not None}
+    settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
+    model = LocDiffusion.load(arguments.run, pick_device(arguments.device))
+    train, test = load_data(settings)
+    if arguments.data:
+        test = datasets.read_embeddings(arguments.data)
+    model.check_encoder(test.encoder)
+    report(arguments.run, model, train, test, settings)
+
+
+if __name__ == "__main__":
+    cli.run(main)

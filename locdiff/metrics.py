@@ -1,0 +1,59 @@
+"""Scores of predicted places against the truth, as the field reports them."""
+
+import math
+
+import torch
+
+from locdiff.coordinates import great_circle_km
+
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)  # street, city, region, country, continent
+GEOSCORE_SCALE_KM = 1492.7
+
+
+def score(lat_lon, truth):
+    """Scores of the predictions (n, 2) for the places (n, 2), in degrees, as a dict.
+
+    `accuracy`: per cent within each threshold (d <= k) in km; `median_km`; `geoscore`, the mean of 5000 exp(-d/1492.7);
+    `failed`: predictions that are missing or not finite, which count as infinitely far; `count`: n.
+    """
+    distance = great_circle_km(lat_lon.double(), truth.double())
+    failed = ~torch.isfinite(distance)
+    distance = distance.masked_fill(failed, math.inf)
+    percent = {k: _mean(distance <= k) * 100 for k in THRESHOLDS_KM}
+    return {
+        "accuracy": percent,
+        "median_km": _median(distance),
+        "geoscore": _mean(5000 * torch.exp(-distance / GEOSCORE_SCALE_KM)),
+        "failed": int(failed.sum()),
+        "count": len(distance),
+    }
+
+
+def mass_within(density, anchors, truth):
+    """Per cent of the density (n, N) over the anchors (N, 2) within each threshold of the truth (n, 2), on average.
+
+    For a density that is right this is the accuracy of one place drawn from it.
+    """
+    distance = great_circle_km(truth[:, None], anchors)
+    return {k: _mean((density * (distance <= k)).sum(dim=-1)) * 100 for k in THRESHOLDS_KM}
+
+
+def table(rows):
+    """Markdown table of {name: score dict}; a row may lack all but `accuracy`. Failed predictions are named below."""
+    lines = ["| | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km | GeoScore |", "|---|" + "---:|" * 7]
+    for name, row in rows.items():
+        cells = [f"{row['accuracy'][k]:.1f}" for k in THRESHOLDS_KM]
+        cells += [f"{row['median_km']:.0f}", f"{row['geoscore']:.0f}"] if "geoscore" in row else ["", ""]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    failed = [f"{row['failed']} of {row['count']} ({name})" for name, row in rows.items() if row.get("failed")]
+    if failed:
+        lines += ["", "Missing or not finite, counted as misses: " + "; ".join(failed)]
+    return "\n".join(lines)
+
+
+def _mean(values):
+    return values.double().mean().item() if len(values) else math.nan
+
+
+def _median(distance):
+    return distance.quantile(0.5, interpolation="midpoint").item() if len(distance) else math.nan

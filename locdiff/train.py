@@ -1,0 +1,345 @@
+"""Train LocDiffusion: on the embedded Blue Marble views, or on a folder of your own image embeddings.
+
+  python -m locdiff.train                                  quickstart: builds its data, trains, evaluates (CPU, minutes)
+  python -m locdiff.train --data FOLDER                    the same on embeddings.npy and locations.csv in FOLDER
+  python -m locdiff.train --preset paper --data FOLDER     the paper's Table 3 (--l-max 15, 23, 31 or 47)
+  python -m locdiff.train --resume runs/quickstart         continue a run that was stopped
+
+A run is a folder: config.json and model.safetensors (the model, averaged weights), training.json (all settings and
+versions), log.csv, state.safetensors (to continue from), and at the end metrics.json, metrics.md, predictions.png.
+Ctrl-C saves before it stops.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import json
+import math
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import healpy
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+import locdiff
+from locdiff import cli, datasets
+from locdiff.cli import InputError, option
+from locdiff.model import LocDiffusion, ModelConfig, write_atomically
+
+CHECKPOINT_SECONDS = 30
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. The optimiser is Adam; weight decay is added to the gradient, as in the paper's code."""
+
+    batch: int = option(256, "pictures a step")
+    steps: int = option(1500, "training steps; 0 means train for `epochs` instead")
+    epochs: int = option(0, "passes over the training data, where steps is 0")
+    lr: float = option(5e-4, "learning rate")
+    warmup: int = option(50, "steps over which the learning rate rises to lr")
+    decay: bool = option(True, "let the learning rate fall to zero along a cosine")
+    beta1: float = option(0.9, "Adam's first beta")
+    beta2: float = option(0.99, "Adam's second beta")
+    weight_decay: float = option(0.0, "weight decay")
+    clip: float = option(1.0, "largest norm of the gradient")
+    ema: float = option(0.99, "decay of the moving average of the weights that is kept as the model")
+    seed: int = option(0, "seed of everything random in training and evaluation")
+    data: str = option("", "folder with embeddings.npy and locations.csv, or with train/ and test/ of these")
+    holdout: int = option(2000, "pictures of `data` held out at random where it has no train/ and test/")
+    samples: int = option(16, "samples a picture in the evaluation")
+
+    def __post_init__(self):
+        if min(self.batch, self.samples) < 1 or min(self.steps, self.epochs) < 0 or self.steps + self.epochs == 0:
+            raise InputError("need batch and samples >= 1, and steps or epochs > 0")
+        if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 <= self.ema < 1 and self.clip > 0):
+            raise InputError("need lr > 0, clip > 0, and beta1, beta2, ema in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that defines a training run."""
+
+    model: ModelConfig
+    training: TrainConfig
+    blue_marble: datasets.BlueMarble
+
+
+PRESETS = {
+    "quickstart": {},
+    "paper": {  # Table 3; where the paper is silent: its reference implementation's EMA and schedule, w of Table 9
+        "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048,
+        "loss": "shdd_kl", "temperature": 1.0, "exact_skip": False,
+        "schedule": "cosine", "shift": 1.0, "levels": 100, "sample_steps": 100,
+        "batch": 512, "steps": 0, "epochs": 500, "lr": 1e-4, "warmup": 0, "decay": False,
+        "beta1": 0.9, "beta2": 0.99, "weight_decay": 5e-4, "ema": 0.995, "samples": 16,
+    },
+    "smoke": {
+        "l_max": 7, "width": 32, "depth": 2, "time_dim": 32, "levels": 20, "sample_steps": 3, "samples": 4,
+        "quadrature_nside": 8, "decoder_nside": 16, "rho_km": 400.0, "steps": 60, "batch": 64, "warmup": 5, "lr": 2e-3,
+        "train_views": 500, "test_views": 40,
+    },
+}  # fmt: skip
+
+
+def resolve(preset="quickstart", **overrides):
+    """The Settings of a preset, with any of its values overridden by name."""
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'; there are {', '.join(PRESETS)}")
+    values = PRESETS[preset] | overrides
+    parts, known = {}, set()
+    for part in dataclasses.fields(Settings):
+        names = {f.name for f in dataclasses.fields(part.type)}
+        parts[part.name] = part.type(**{name: value for name, value in values.items() if name in names})
+        known |= names
+    if set(values) - known:
+        raise InputError(f"unknown settings: {', '.join(sorted(set(values) - known))}")
+    return Settings(**parts)
+
+
+def versions():
+    """Versions of what a number depends on, and the commit of this program if it runs from a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError):
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return {
+        "locdiff": locdiff.__version__, "commit": commit or "unknown", "python": platform.python_version(),
+        "torch": torch.__version__, "numpy": np.__version__, "healpy": healpy.__version__,
+    }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(n, seed, epoch):
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def batch_rows(step, batch, n, seed):
+    """Which of n pictures step `step` (from 0) sees: (batch,). Each epoch is a new random order of all of them."""
+    position = np.arange(step * batch, (step + 1) * batch)
+    return np.concatenate([
+        _permutation(n, seed, epoch)[position[position // n == epoch] % n] for epoch in np.unique(position // n)
+    ])  # fmt: skip
+
+
+class Trainer:
+    """A model in training: weights, their moving average, Adam's state and the step. All randomness follows from
+    (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does."""
+
+    def __init__(self, settings, train, device):
+        self.settings, self.train, self.device, self.step = settings, train, device, 0
+        torch.manual_seed(settings.training.seed)
+        self.model = LocDiffusion(settings.model).to(device)
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        t = settings.training
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay
+        )
+        self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
+
+    def advance(self):
+        """One training step; returns the loss (a tensor) and the learning rate."""
+        t = self.settings.training
+        torch.manual_seed(t.seed * 2**32 + self.step)
+        rows = batch_rows(self.step, t.batch, len(self.train), t.seed)
+        embeddings, lat_lon = (part.to(self.device) for part in self.train.batch(rows))
+        lr = t.lr * min(1, (self.step + 1) / max(1, t.warmup))
+        if t.decay:
+            lr *= 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        self.optimizer.param_groups[0]["lr"] = lr
+        loss = self.model.loss(embeddings, lat_lon).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), t.clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(t.ema, self.step / (self.step + 9))
+        averages = [self.average[name] for name, _ in self.model.named_parameters()]
+        torch._foreach_lerp_(averages, [p.detach() for p in self.model.parameters()], 1 - decay)
+        return loss.detach(), lr
+
+    def averaged_model(self):
+        """The model with the moving average of the weights, ready for prediction."""
+        model = LocDiffusion(self.settings.model)
+        model.load_state_dict(self.average)
+        return model.to(self.device).eval()
+
+    def save(self, run):
+        """Write state.safetensors (to continue from) and the averaged model into the run folder; nothing at step 0."""
+        if self.step == 0:
+            return
+        tensors = {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.model.named_parameters():
+            tensors[f"weight.{name}"] = parameter.detach()
+            tensors |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
+        metadata = {"step": str(self.step)}
+        write_atomically(run / "state.safetensors", lambda path: save_file(tensors, path, metadata))
+        self.averaged_model().save(run)
+
+    def restore(self, run):
+        """Continue from state.safetensors of the run folder."""
+        path = run / "state.safetensors"
+        if not path.exists() and (run / "training.json").exists():
+            return  # stopped before the first checkpoint
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                self.step = int(file.metadata()["step"])
+                for name, parameter in self.model.named_parameters():
+                    parameter.data.copy_(file.get_tensor(f"weight.{name}"))
+                    self.average[name].copy_(file.get_tensor(f"average.{name}"))
+                    self.optimizer.state[parameter] = {
+                        "step": file.get_tensor(f"adam.step.{name}"),  # stays on the CPU
+                        "exp_avg": file.get_tensor(f"adam.exp_avg.{name}").to(self.device),
+                        "exp_avg_sq": file.get_tensor(f"adam.exp_avg_sq.{name}").to(self.device),
+                    }
+        except (OSError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+            raise InputError(f"cannot continue from {path}: {error!r}") from None
+
+
+@contextlib.contextmanager
+def between_steps():
+    """Within it Ctrl-C and SIGTERM only set the first item of the list it yields, to be looked at between steps."""
+    stop = [False]
+
+    def ask(*_):
+        stop[0] = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fit(trainer, run, progress=True):
+    """Train to the end, with a log line every 10 steps and a checkpoint every half minute; Ctrl-C saves, then stops."""
+    saved, losses = time.monotonic(), []
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", unit="step", disable=not progress)
+    with open_log(run / "log.csv", trainer.step) as log, bar, between_steps() as stop:
+        while trainer.step < trainer.steps and not stop[0]:
+            loss, lr = trainer.advance()
+            losses.append(loss)
+            bar.update()
+            if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.steps:
+                mean, losses = torch.stack(losses).mean().item(), []
+                if not math.isfinite(mean):
+                    raise InputError(
+                        f"the loss is {mean} at step {trainer.step}: lower --lr; the last checkpoint stays"
+                    )
+                log.write(f"{trainer.step},{mean:.6g},{lr:.6g}\n")
+                bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}")
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                trainer.save(run)
+                saved = time.monotonic()
+        trainer.save(run)
+    if stop[0]:
+        raise KeyboardInterrupt(
+            f"stopped at step {trainer.step} of {trainer.steps} and saved; continue with "
+            f"python -m locdiff.train --resume {run}"
+        )
+
+
+def open_log(path, step):
+    """log.csv opened for appending, without the lines after `step` that an interrupted run may have left."""
+    kept = []
+    if step and path.exists():
+        with open(path, newline="") as file:
+            kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+    file = open(path, "w", newline="", buffering=1)
+    file.write("\n".join(["step,loss,lr", *(",".join(row) for row in kept)]) + "\n")
+    return file
+
+
+def load_data(settings, progress=True):
+    """Training and held-out Embeddings of a run: its data folder, or the Blue Marble views."""
+    t = settings.training
+    folder = t.data or datasets.blue_marble(settings.blue_marble, progress)
+    return datasets.train_and_test(folder, t.holdout, t.seed)
+
+
+def start(settings, out):
+    """Make the run folder and write training.json; returns its path, `out` or, where that exists, out-2, out-3, ..."""
+    candidates = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 10_000))
+    run = next(path for path in candidates if not path.exists())
+    try:
+        run.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot make the run folder {run}: {error}; choose another with --out") from None
+    record = {"settings": dataclasses.asdict(settings), "versions": versions()}
+    write_atomically(run / "training.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+    return run
+
+
+def read_settings(run):
+    """The Settings in training.json of a run folder."""
+    path = run / "training.json"
+    try:
+        parts = json.loads(path.read_text())["settings"]
+        return Settings(**{part.name: part.type(**parts[part.name]) for part in dataclasses.fields(Settings)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the training settings in {path}: {error!r}") from None
+
+
+def main(argv=None):
+    """The command line; returns the run folder."""
+    from locdiff.evaluate import report
+
+    parser = cli.Parser(prog="python -m locdiff.train", description=__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="quickstart", help="named settings (default quickstart)")
+    parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET; a number is added if it exists)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, as it was set up")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    for part in dataclasses.fields(Settings):
+        cli.add_options(parser, part.name.replace("_", " ") + " (defaults of the quickstart)", part.type)
+    arguments = vars(parser.parse_args(argv))
+    preset, out, resume, device, dry_run = (arguments.pop(k) for k in ("preset", "out", "resume", "device", "dry_run"))
+    overrides = {name: value for name, value in arguments.items() if value is not None}
+    if resume and (overrides or out):
+        parser.error("--resume continues a run as it was set up; it takes no other settings")
+    settings = read_settings(resume) if resume else resolve(preset, **overrides)
+    if dry_run:
+        print(json.dumps(dataclasses.asdict(settings), indent=2))
+        return None
+
+    train, test = load_data(settings)
+    model = dataclasses.replace(settings.model, encoder=train.encoder, embed_dim=train.embeddings.shape[1])
+    settings = dataclasses.replace(settings, model=model)
+    trainer = Trainer(settings, train, pick_device(device))
+    run = resume or start(settings, out or Path("runs") / preset)
+    if resume:
+        trainer.restore(run)
+    print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {trainer.device}", file=sys.stderr)
+    fit(trainer, run)
+    report(run, trainer.averaged_model(), train, test, settings)
+    return run
+
+
+def pick_device(name=None):
+    """The torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+    return torch.device(name)
+
+
+if __name__ == "__main__":
+    cli.run(main)

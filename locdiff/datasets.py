@@ -294,10 +294,12 @@ def check_blue_marble(settings):
 
 
 def plain_views(lat_lon, progress=True):
-    """Embeddings (n, 768) of unchanged Blue Marble views of the places (n, 2): heading north, zoom one."""
+    """Embeddings of unchanged Blue Marble views of the places (n, 2): heading north, zoom one."""
     image = blue_marble_image()
     chunks = tqdm(lat_lon.split(_CHUNK), f"cutting {len(lat_lon):,} plain views", disable=not progress, leave=False)
-    return torch.cat([thumbnail_embeddings(thumbnails(image, chunk)) for chunk in chunks])
+    views = torch.cat([thumbnail_embeddings(thumbnails(image, chunk)) for chunk in chunks])
+    rows = np.arange(len(views))
+    return Embeddings(views.numpy(), rows, lat_lon.numpy(), rows.tolist(), THUMBNAIL_ENCODER)
 
 
 def healpix_land(nside):

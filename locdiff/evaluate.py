@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from locdiff import cli, datasets, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
 from locdiff.gallery import retrieve
-from locdiff.model import LocDiffusion, write_atomically
+from locdiff.model import LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
 PLAIN_GALLERY = 21_000
@@ -61,34 +62,35 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
     return rows, {"samples": places, "density": density, "places": best}
 
 
-def score_baselines(embeddings, truth, train, blue_marble, seed=0, progress=True):
+def score_baselines(embeddings, truth, train, seed=0, progress=True):
     """Scores of retrieval by cosine over galleries, and of a random training place: {row name: score dict}."""
-    train_places = torch.from_numpy(train.lat_lon)
-    gallery = train.embeddings if len(train) == len(train.embeddings) else train.embeddings[train.rows]
+    generator = torch.Generator().manual_seed(derive_seed(seed, 1))  # not the places of the training data
+    galleries = {"training pictures": train}
+    if train.encoder == datasets.THUMBNAIL_ENCODER:
+        random_land = datasets.random_land(PLAIN_GALLERY, generator)
+        galleries["plain views of random land"] = datasets.plain_views(random_land, progress)
+        galleries["plain views on a HEALPix grid"] = datasets.plain_views(
+            datasets.healpix_land(PLAIN_GRID_NSIDE), progress
+        )
     rows = {
-        f"Retrieval, gallery of {len(train):,} training pictures": train_places[retrieve(embeddings, gallery, progress)]
+        f"Retrieval, gallery of {len(gallery):,} {name}": retrieve(embeddings, gallery, progress)
+        for name, gallery in galleries.items()
     }
-    generator = torch.Generator().manual_seed(seed + 2**32)  # other places than the training data's, whatever its seed
-    if blue_marble:
-        galleries = {
-            "plain views of random land": datasets.random_land(PLAIN_GALLERY, generator),
-            "plain views on a HEALPix grid": datasets.healpix_land(PLAIN_GRID_NSIDE),
-        }
-        for name, lat_lon in galleries.items():
-            found = retrieve(embeddings, datasets.plain_views(lat_lon, progress), progress)
-            rows[f"Retrieval, gallery of {len(lat_lon):,} {name}"] = lat_lon[found]
     chance = torch.randint(len(train), (len(truth),), generator=generator)
-    rows["Chance: the place of a random training picture"] = train_places[chance]
+    rows["Chance: the place of a random training picture"] = torch.from_numpy(train.lat_lon)[chance]
     return {name: metrics.score(lat_lon, truth) for name, lat_lon in rows.items()}
 
 
-def report(run, model, train, test, settings, progress=True):
-    """Evaluate, print the table, and write metrics.json, metrics.md and predictions.png into the run folder."""
+def report(run, model, train, test, settings, source=None, progress=True):
+    """Evaluate, print the table, and write metrics.json, metrics.md and predictions.png into the run folder.
+
+    `source` names an embeddings folder other than the run's own held-out pictures; the file names then carry its name.
+    """
     started, t = time.monotonic(), settings.training
     embeddings, truth = test.batch(range(len(test)))
     rows, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
-    rows |= score_baselines(embeddings, truth, train, not t.data, t.seed, progress)
-    data = t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
+    rows |= score_baselines(embeddings, truth, train, t.seed, progress)
+    data = source or t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
     record = {
         "rows": rows, "data": data, "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
         "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.alpha_bar.device),
@@ -96,25 +98,27 @@ def report(run, model, train, test, settings, progress=True):
     }  # fmt: skip
     text = f"Per cent within k km, {len(test):,} held-out pictures. Data: {data}. Seed {t.seed}.\n\n"
     text += metrics.table(rows) + "\n"
-    write_atomically(run / "metrics.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-    write_atomically(run / "metrics.md", lambda path: path.write_text(text))
+    suffix = f"-{Path(source).resolve().name}" if source else ""
+    outputs = [run / f"metrics{suffix}.json", run / f"metrics{suffix}.md", run / f"predictions{suffix}.png"]
+    write_atomically(outputs[0], lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+    write_atomically(outputs[1], lambda path: path.write_text(text))
     print(text)
     shown = slice(0, 8)
     pictures = datasets.thumbnail_pictures(embeddings[shown]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
     drawn = {name: value[shown] for name, value in drawn.items()}
-    maps.draw_predictions(run / "predictions.png", model.anchors, truth=truth[shown], pictures=pictures, **drawn)
-    print(f"written: {run}/metrics.json, {run}/metrics.md, {run}/predictions.png")
+    maps.draw_predictions(outputs[2], model.anchors, truth=truth[shown], pictures=pictures, **drawn)
+    print("written: " + ", ".join(map(str, outputs)))
     return rows
 
 
 def score_files(predictions, truth):
     """Score predictions.csv against truth.csv, matched by id; a true place without a usable prediction is a miss."""
     ids, places = datasets.read_places(predictions, missing_is_nan=True)
-    for path, names in ((predictions, ids), (truth, true_ids := datasets.read_places(truth)[0])):
-        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-        if twice:
-            raise InputError(f"{path}: the id {min(twice)} stands on more than one line")
-    true_places = datasets.read_places(truth)[1]
+    true_ids, true_places = datasets.read_places(truth)
+    for path, names in ((predictions, ids), (truth, true_ids)):
+        name, lines = Counter(names).most_common(1)[0] if names else ("", 0)
+        if lines > 1:
+            raise InputError(f"{path}: the id '{name}' stands on {lines} lines; keep one")
     if not true_ids:
         raise InputError(f"{truth} holds no places")
     found = dict(zip(ids, places, strict=True))
@@ -152,7 +156,7 @@ def main(argv=None):
     if arguments.data:
         test = datasets.read_embeddings(arguments.data)
     model.check_encoder(test.encoder)
-    report(arguments.run, model, train, test, settings)
+    report(arguments.run, model, train, test, settings, arguments.data)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
@@ -160,7 +161,7 @@ class LocDiffusion(nn.Module):
         chunks = []
         for start in progress(range(0, len(embeddings), max(1, CHUNK // samples))):
             chunk = self._on_device(embeddings[start : start + max(1, CHUNK // samples)])
-            generators = [torch.Generator().manual_seed(seed * 2**32 + start + i) for i in range(len(chunk))]
+            generators = [torch.Generator().manual_seed(derive_seed(seed, start + i)) for i in range(len(chunk))]
             shape = (samples, self.config.dimensions)
 
             def draw(shape=shape, generators=generators):
@@ -263,6 +264,11 @@ class LocDiffusion(nn.Module):
             raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device).eval()
+
+
+def derive_seed(*numbers):
+    """One 32-bit seed from several non-negative numbers; torch's CPU generator looks at no more bits than these."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def read_config(folder):

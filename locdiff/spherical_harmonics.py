@@ -78,17 +78,19 @@ class HealpixTransform(nn.Module):
     def synthesis(self, coeffs):
         """(..., (l_max + 1)**2) -> F on the pixels, (..., 12 nside**2). Inside, the batch is the last axis."""
         batch = coeffs.reshape(-1, coeffs.shape[-1]).T
-        orders = batch.index_select(0, self.index).view(2 * self.l_max + 1, self.l_max + 1, -1)
+        orders = batch.index_select(0, self.index).view(2 * self.l_max + 1, self.l_max + 1, batch.shape[1])
         on_rings = torch.bmm(self.legendre, orders).transpose(0, 1)  # (ring, m, batch)
         on_slots = torch.bmm(self.trigonometric, on_rings).flatten(0, 1)  # (ring * slot, batch)
-        return on_slots.index_select(0, self.pixels).T.reshape(*coeffs.shape[:-1], -1)
+        return on_slots.index_select(0, self.pixels).T.reshape(*coeffs.shape[:-1], len(self.pixels))
 
     def analysis(self, values):
         """sum over pixels of value * Y_lm: (..., 12 nside**2) -> (..., (l_max + 1)**2), the transpose of synthesis."""
         batch = values.reshape(-1, values.shape[-1]).T
         rings, slots, _ = self.trigonometric.shape
         on_slots = batch.new_zeros(rings * slots, batch.shape[1]).index_copy(0, self.pixels, batch)
-        on_rings = torch.bmm(self.trigonometric.mT, on_slots.view(rings, slots, -1)).transpose(0, 1)  # (m, ring, batch)
+        on_rings = torch.bmm(self.trigonometric.mT, on_slots.view(rings, slots, batch.shape[1])).transpose(
+            0, 1
+        )  # (m, ring, batch)
         orders = torch.bmm(self.legendre.mT, on_rings).flatten(0, 1).index_select(0, self.reaches)
         coeffs = torch.zeros_like(orders).index_copy(0, self.k, orders)
-        return coeffs.T.reshape(*values.shape[:-1], -1)
+        return coeffs.T.reshape(*values.shape[:-1], len(self.k))

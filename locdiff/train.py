@@ -35,7 +35,7 @@ from tqdm import tqdm
 import locdiff
 from locdiff import cli, datasets
 from locdiff.cli import InputError, option
-from locdiff.model import LocDiffusion, ModelConfig, write_atomically
+from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
 
 CHECKPOINT_SECONDS = 30
 LOG_EVERY = 10
@@ -151,7 +151,7 @@ class Trainer:
     def advance(self):
         """One training step; returns the loss (a tensor) and the learning rate."""
         t = self.settings.training
-        torch.manual_seed(t.seed * 2**32 + self.step)
+        torch.manual_seed(derive_seed(t.seed, self.step))
         rows = batch_rows(self.step, t.batch, len(self.train), t.seed)
         embeddings, lat_lon = (part.to(self.device) for part in self.train.batch(rows))
         lr = t.lr * min(1, (self.step + 1) / max(1, t.warmup))

@@ -1,0 +1,198 @@
+"""LocDiffusion as a whole: the exact skip, honest samples, densities, folders."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from locdiff import diffusion, metrics, shdd
+from locdiff.cli import InputError
+from locdiff.coordinates import great_circle_km
+from locdiff.decoder import healpix_anchors
+from locdiff.model import LOSSES, LocDiffusion, ModelConfig, radius_holding, write_atomically
+
+TINY = {
+    "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "levels": 40,
+    "sample_steps": 20, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
+}  # fmt: skip
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    values = TINY | changes
+    return LocDiffusion(ModelConfig(**values | {"exact_skip": values.get("loss", "likelihood") == "likelihood"})).eval()
+
+
+def with_prior(coeffs):
+    """A model whose network ignores everything and gives the natural parameters `coeffs`."""
+    model = tiny()
+    with torch.no_grad():
+        for block in [*model.network.down, *model.network.up]:
+            block.out.weight.zero_()
+            block.out.bias.zero_()
+        model.network.head.bias.copy_(coeffs)
+    return model
+
+
+def test_an_untrained_model_says_by_bayes_rule_what_x_t_says():
+    """The density that the noisy encoding gives is the exact posterior over the pixels under a uniform prior."""
+    model, anchors = tiny(), healpix_anchors(16)
+    x_0 = math.sqrt(4 * math.pi) * shdd.encode(anchors, 7).float()
+    t = torch.tensor(10)
+    alpha_bar = model.alpha_bar[t - 1].float()
+    x_t = diffusion.q_sample(x_0[1234], alpha_bar, torch.randn(64))
+    log_likelihood = -((x_t - alpha_bar.sqrt() * x_0) ** 2).sum(-1) / (2 * (1 - alpha_bar))
+    posterior = torch.softmax(model.quadrature.synthesis(model(x_t, t, torch.zeros(5))), -1)
+    torch.testing.assert_close(posterior, torch.softmax(log_likelihood, -1), rtol=2e-3, atol=1e-6)
+
+
+def test_samples_follow_the_density_that_one_pass_gives():
+    """With a known density of two unequal modes, the sampler visits each as often as its mass says."""
+    two = 12.0 / 8 * shdd.encode(torch.tensor([[40.0, -100.0], [-25.0, 135.0]]), 7).float()
+    model = with_prior(two[0] * 1.06 + two[1])
+    embeddings = torch.zeros(40, 5)
+    density = model.density(embeddings)
+    places = model.decode(model.sample(embeddings, samples=50, seed=3)).flatten(0, 1)
+    for truth in ([40.0, -100.0], [-25.0, 135.0], [0.0, 0.0]):
+        truth = torch.tensor([truth], dtype=torch.float64)
+        hits = metrics.score(places, truth.expand(len(places), 2))["accuracy"]
+        mass = metrics.mass_within(density[:1], model.anchors, truth)
+        assert abs(hits[2500] - mass[2500]) < 5, (truth, hits[2500], mass[2500])
+    assert hits[2500] < 20
+
+
+def test_samples_repeat_by_seed_and_picture_position():
+    model, embeddings = tiny(), torch.randn(3, 5)
+    first = model.sample(embeddings, samples=2, seed=1)
+    torch.testing.assert_close(model.sample(embeddings[:1], samples=2, seed=1), first[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.sample(embeddings, samples=2, seed=1), first, rtol=0, atol=0)
+    assert not torch.allclose(model.sample(embeddings, samples=2, seed=2), first)
+    assert not torch.allclose(first[:, 0], first[:, 1])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_and_gives_densities_and_known_mass(loss):
+    model = tiny(loss=loss)
+    embeddings, truth = torch.randn(6, 5), torch.tensor([[10.0, 20.0]] * 6, dtype=torch.float64)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    torch.manual_seed(0)
+    before = model.loss(embeddings.repeat(20, 1), truth.repeat(20, 1)).mean()
+    for _ in range(30):
+        optimizer.zero_grad()
+        model.loss(embeddings, truth).mean().backward()
+        optimizer.step()
+    torch.manual_seed(0)
+    assert model.loss(embeddings.repeat(20, 1), truth.repeat(20, 1)).mean() < before
+    density = model.density(embeddings)
+    assert density.shape == (6, 3072) and (density >= 0).all()
+    torch.testing.assert_close(density.sum(-1), torch.ones(6), rtol=1e-5, atol=1e-5)
+    x_0 = model.denoise(torch.randn(6, 64), torch.tensor(20), embeddings)
+    torch.testing.assert_close(x_0[:, 0], torch.ones(6), rtol=1e-4, atol=1e-4)
+
+
+def test_the_likelihood_is_that_of_the_density():
+    """At pure noise the training loss is -log of the density per steradian, pixel for pixel."""
+    model = tiny(levels=2, sample_steps=1)
+    torch.nn.init.normal_(model.network.head.weight, std=0.05)
+    embeddings, place = torch.randn(1, 5), healpix_anchors(16)[700:701]
+    with torch.no_grad():
+        coeffs = shdd.encode(place, 7).float()
+        output = model(torch.zeros(1, 64), torch.tensor(2), embeddings)
+        loss = torch.logsumexp(model.quadrature.synthesis(output), -1) + math.log(4 * math.pi / 3072) - (output * coeffs).sum()
+        expected = -(model.density(embeddings)[0, 700] * 3072 / (4 * math.pi)).log()
+        losses = {round(model.loss(embeddings, place).item(), 3) for _ in range(30)}
+    torch.testing.assert_close(loss[0], expected, rtol=1e-4, atol=1e-4)
+    assert round(loss.item(), 3) in losses  # drawn whenever the noise level is the last
+
+
+def test_a_loaded_model_is_the_saved_one(tmp_path):
+    model, embeddings = tiny(), torch.randn(3, 5)
+    torch.nn.init.normal_(model.network.head.weight)
+    model.save(tmp_path / "run")
+    again = LocDiffusion.load(tmp_path / "run", "cpu")
+    assert again.config == model.config
+    torch.testing.assert_close(again.density(embeddings), model.density(embeddings), rtol=0, atol=0)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def damage(folder, what):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    if what == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif what == "cut weights":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    elif what == "no config":
+        path.unlink()
+    elif what == "no json":
+        path.write_text("{")
+    else:
+        path.write_text(json.dumps(config | what))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"width": 17}, "does not fit"), ({"format_version": 99}, "format version 99"), ({"colour": 1}, "unknown settings: colour"),
+        ("no weights", "is missing"), ("cut weights", "damaged"), ("no config", "is missing"), ("no json", "no model configuration"),
+    ],
+)  # fmt: skip
+def test_a_damaged_model_folder_is_refused_by_name(tmp_path, what, message):
+    tiny().save(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(InputError, match=message) as error:
+        LocDiffusion.load(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("old")
+
+    def full_disk(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left"):
+        write_atomically(path, full_disk)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_wrong_embeddings_are_refused():
+    model = tiny()
+    for wrong, message in [(torch.zeros(2, 4), r"\(2, 4\).*\(n, 5\)"), (torch.full((1, 5), math.nan), "NaN")]:
+        for use in (model.density, model.sample, model.predict):
+            with pytest.raises(InputError, match=message):
+                use(wrong)
+    assert model.predict(torch.empty(0, 5))[0].shape == (0, 2)
+    assert model.sample(torch.empty(0, 5)).shape == (0, 16, 64)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"loss": "l2", "exact_skip": True}, {"sample_steps": 0}, {"sample_steps": 41}, {"depth": 3}, {"dropout": 1.0}]
+)  # fmt: skip
+def test_impossible_configurations_are_refused(wrong):
+    with pytest.raises(InputError):
+        ModelConfig(**TINY | wrong)
+
+
+def test_the_radius_that_holds_a_share_by_hand():
+    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)
+    density = torch.tensor([[0.5, 0.3, 0.2]])
+    for share, other in [(0.5, 0), (0.6, 1), (0.8, 1), (0.81, 2)]:
+        radius = radius_holding(share, density, anchors[:1], anchors)
+        torch.testing.assert_close(radius, great_circle_km(anchors[:1], anchors[other : other + 1]))
+
+
+def test_places_come_from_the_density_and_fit_the_anchors():
+    model = with_prior(2 * shdd.encode(torch.tensor([[48.9, 2.4]]), 7).float()[0])
+    places, radius = model.predict(torch.zeros(2, 5))
+    assert (great_circle_km(places, torch.tensor([[48.9, 2.4]], dtype=torch.float64)) < 300).all()
+    assert (radius > 500).all() and (radius < 19_000).all()
+
+
+def test_config_survives_a_round_trip_through_json():
+    config = ModelConfig(**TINY)
+    assert ModelConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config

@@ -1,6 +1,7 @@
 """The denoising network: C-Siren blocks in the shape of a U (paper section 4.5 and Figure 2)."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -45,9 +46,8 @@ class CSUNet(nn.Module):
             raise ValueError(f"depth must be an even number of blocks, at least 2, got {depth}")
         self.d_time = d_time
         down = [round(d * (width / d) ** (i / (depth // 2))) for i in range(depth // 2 + 1)]  # d, ..., w
-        self.down = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in zip(down, down[1:], strict=False))
-        up = down[::-1]
-        self.up = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in zip(up, up[1:], strict=False))
+        self.down = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in pairwise(down))
+        self.up = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in pairwise(down[::-1]))
         self.head = nn.Linear(d, d)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -7,12 +7,12 @@ python -m locdiff.evaluate --predictions P.csv --truth T.csv      csv files with
 
 import dataclasses
 import json
-import math
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -127,8 +127,8 @@ def score_files(predictions, truth):
         raise InputError(f"no id of {predictions} stands in {truth}; the first is {ids[0] if ids else '(none)'}")
     if unknown:
         print(f"{len(unknown)} predictions have no true place and are left out, the first is {unknown[0]}")
-    matched = torch.tensor([found.get(i, (math.nan, math.nan)) for i in true_ids], dtype=torch.float64)
-    return {Path(predictions).name: metrics.score(matched, torch.from_numpy(true_places))}
+    matched = np.stack([found.get(i, np.full(2, np.nan)) for i in true_ids])
+    return {Path(predictions).name: metrics.score(torch.from_numpy(matched), torch.from_numpy(true_places))}
 
 
 def main(argv=None):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from locdiff.coordinates import great_circle_km
@@ -56,4 +57,4 @@ def _mean(values):
 
 
 def _median(distance):
-    return distance.quantile(0.5, interpolation="midpoint").item() if len(distance) else math.nan
+    return float(np.median(distance)) if len(distance) else math.nan

@@ -100,7 +100,11 @@ def test_the_likelihood_is_that_of_the_density():
     with torch.no_grad():
         coeffs = shdd.encode(place, 7).float()
         output = model(torch.zeros(1, 64), torch.tensor(2), embeddings)
-        loss = torch.logsumexp(model.quadrature.synthesis(output), -1) + math.log(4 * math.pi / 3072) - (output * coeffs).sum()
+        loss = (
+            torch.logsumexp(model.quadrature.synthesis(output), -1)
+            + math.log(4 * math.pi / 3072)
+            - (output * coeffs).sum()
+        )
         expected = -(model.density(embeddings)[0, 700] * 3072 / (4 * math.pi)).log()
         losses = {round(model.loss(embeddings, place).item(), 3) for _ in range(30)}
     torch.testing.assert_close(loss[0], expected, rtol=1e-4, atol=1e-4)

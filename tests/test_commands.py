@@ -1,0 +1,201 @@
+"""What a user types: train, evaluate, predict, and what they say to bad input."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from locdiff import cli, datasets, evaluate, predict, train
+
+
+def outcome(main, argv, capsys):
+    """Exit code and the last line of standard error of a command in this process."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: main(argv))
+    return stop.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+@pytest.fixture
+def pictures(tmp_path, cache):
+    """Two pictures of the Earth from above, made from the map, one with transparency."""
+    view = datasets.thumbnails(
+        datasets.blue_marble_image(), datasets.torch.tensor([[27.0, 30.5], [-3.0, -60.0]]).double()
+    )
+    paths = []
+    for i, (name, mode) in enumerate([("nile.png", "RGBA"), ("amazon.jpg", "RGB")]):
+        pixels = (view[i].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC).convert(mode).save(tmp_path / name)
+        paths.append(str(tmp_path / name))
+    return paths
+
+
+def test_training_leaves_a_run_folder_with_scores_and_pictures(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.json", "training.json", "log.csv", "model.safetensors", "state.safetensors",
+        "metrics.json", "metrics.md", "predictions.png",
+    }  # fmt: skip
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = list(metrics["rows"])
+    for part in ("one sample (", "chance the one-pass", "centre of 4", "medoid", "mean density", "one-pass density"):
+        assert any(part in row for row in rows), part
+    assert sum(row.startswith("Retrieval") for row in rows) == 3 and any(row.startswith("Chance") for row in rows)
+    for row in metrics["rows"].values():
+        assert set(row["accuracy"]) == {"1", "25", "200", "750", "2500"}
+    assert metrics["held_out"] == 40 and metrics["versions"]["torch"]
+    for row in rows:
+        assert row in (run / "metrics.md").read_text()
+    with Image.open(run / "predictions.png") as picture:
+        assert picture.width > 1000 and np.asarray(picture.convert("L")).std() > 20
+
+
+def test_evaluate_repeats_the_table_of_training(run, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+    before = json.loads((run / "metrics.json").read_text())
+    table = (run / "metrics.md").read_text()
+    evaluate.main([str(run)])
+    assert json.loads((run / "metrics.json").read_text())["rows"] == before["rows"]
+    assert (run / "metrics.md").read_text() == table and table in capsys.readouterr().out
+
+
+def test_evaluate_scores_another_folder_beside_the_run(run, cache):
+    other = datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
+    evaluate.main([str(run), "--data", str(other), "--samples", "2"])
+    record = json.loads((run / "metrics-test.json").read_text())
+    assert record["held_out"] == 5 and record["data"] == str(other)
+    for path in run.glob("*-test.*"):
+        path.unlink()
+
+
+def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, capsys):
+    predict.main([str(run), *pictures, "--map", str(tmp_path / "map.png"), "--samples", "3"])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["id"] for row in rows] == pictures
+    for row in rows:
+        assert (
+            abs(float(row["lat"])) <= 90 and -180 <= float(row["lon"]) < 180 and 0 < float(row["radius_90_km"]) < 20_016
+        )
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.width > 1000
+
+
+def test_predict_takes_an_embeddings_folder(run, cache, capsys):
+    folder = (
+        datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
+    )
+    predict.main([str(run), str(folder)])
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_training_on_a_folder_of_embeddings(tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    np.save(folder / "embeddings.npy", generator.normal(size=(60, 12)).astype(np.float32))
+    lines = [f"{i},{generator.uniform(-90, 90)},{generator.uniform(-180, 180)}" for i in range(60)]
+    (folder / "locations.csv").write_text("\n".join(["IMG_ID,LAT,LON", *lines]))
+    run = train.main([
+        "--preset", "smoke", "--data", str(folder), "--holdout", "10", "--steps", "3", "--loss", "shdd_kl",
+        "--no-exact-skip", "--temperature", "8", "--schedule", "cosine", "--shift", "16", "--out", str(tmp_path / "run"),
+    ])  # fmt: skip
+    assert json.loads((run / "config.json").read_text())["embed_dim"] == 12
+    assert json.loads((run / "metrics.json").read_text())["held_out"] == 10
+    assert (run / "predictions.png").exists()
+
+
+def test_a_finished_run_can_be_resumed_and_evaluates_again(run, monkeypatch):
+    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+    before = (run / "model.safetensors").read_bytes()
+    assert train.main(["--resume", str(run)]) == run
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
+    train.main(["--preset", "paper", "--l-max", "31", "--dry-run", "--out", str(tmp_path / "run")])
+    settings = json.loads(capsys.readouterr().out)
+    assert (settings["model"]["l_max"], settings["training"]["batch"]) == (31, 512)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (train.main, ["--colour", "1"], "0 <= colour < 1"),
+        (train.main, ["--colours", "1"], "unrecognized arguments: --colours 1"),
+        (train.main, ["--lr", "fast"], "invalid float value: 'fast'"),
+        (train.main, ["--loss", "l3"], "invalid choice: 'l3'"),
+        (train.main, ["--loss", "l2"], "add --no-exact-skip"),
+        (train.main, ["--data", "nowhere"], "nowhere is no folder"),
+        (train.main, ["--resume", "nowhere"], "nowhere/training.json"),
+        (train.main, ["--resume", "nowhere", "--lr", "1"], "takes no other settings"),
+        (evaluate.main, [], "give the folder of a training run"),
+        (evaluate.main, ["nowhere"], "nowhere/training.json"),
+        (evaluate.main, ["--truth", "t.csv"], "go together"),
+        (evaluate.main, ["--truth", "t.csv", "--predictions", "p.csv"], "cannot read p.csv"),
+        (predict.main, ["nowhere", "a.jpg"], "nowhere/config.json is missing"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_line_and_code_2(main, argv, message, cache, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, lines = outcome(main, argv, capsys)
+    assert code == 2 and len(lines) == 1 and message in lines[0], lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "cut.jpg").write_bytes(Path(pictures[1]).read_bytes()[:400])
+    for name in ("text.jpg", "cut.jpg", "absent.jpg"):
+        code, lines = outcome(
+            predict.main, [str(run), pictures[0], str(tmp_path / name), "--map", str(tmp_path / "map.png")], capsys
+        )
+        assert code == 2 and len(lines) == 1 and f"cannot read the picture {tmp_path / name}" in lines[0]
+    assert not (tmp_path / "map.png").exists()
+    code, lines = outcome(predict.main, [str(run), str(tmp_path)], capsys)
+    assert code == 2 and "is a folder without embeddings.npy" in lines[0]
+
+
+def test_embeddings_of_another_encoder_are_refused_by_name(run, tmp_path, capsys):
+    datasets.write_embeddings(tmp_path / "clip", datasets.torch.zeros(2, 768), datasets.torch.zeros(2, 2), "clip")
+    for main, argv in [
+        (predict.main, [str(run), str(tmp_path / "clip")]),
+        (evaluate.main, [str(run), "--data", str(tmp_path / "clip")]),
+    ]:
+        code, lines = outcome(main, argv, capsys)
+        assert code == 2 and "by 'clip', but this model was trained on 'thumbnail-16'" in lines[-1]
+
+
+def test_anybodys_predictions_are_scored_by_id(tmp_path, capsys):
+    truth, guess = tmp_path / "truth.csv", tmp_path / "guess.csv"
+    truth.write_text("IMG_ID,LAT,LON\na,0,0\nb,10,10\nc,20,20\nd,30,30\n")
+    guess.write_text("id,latitude,longitude\nd,30,30\nb,10,12\nc,,\nextra,1,1\n")
+    evaluate.main(["--predictions", str(guess), "--truth", str(truth)])
+    out = capsys.readouterr().out
+    assert "| guess.csv | 25.0 | 25.0 | 25.0 | 50.0 | 50.0 | inf |" in out  # the median lies between 219 km and a miss
+    assert "1 predictions have no true place" in out and "2 of 4 (guess.csv)" in out
+
+
+@pytest.mark.parametrize(
+    ("guess", "message"),
+    [("id,lat,lon\na,1,1\na,2,2\n", "'a' stands on 2 lines"), ("id,lat,lon\nz,1,1\n", "no id of"), ("id,lat,lon\na,91,0\n", "line 2")],
+)  # fmt: skip
+def test_predictions_that_cannot_be_scored_are_refused(tmp_path, capsys, guess, message):
+    (tmp_path / "t.csv").write_text("id,lat,lon\na,0,0\n")
+    (tmp_path / "g.csv").write_text(guess)
+    code, lines = outcome(
+        evaluate.main, ["--truth", str(tmp_path / "t.csv"), "--predictions", str(tmp_path / "g.csv")], capsys
+    )
+    assert code == 2 and message in lines[0] and "g.csv" in lines[0]
+
+
+def test_help_teaches_and_modules_run_as_commands():
+    for module in ("train", "evaluate", "predict"):
+        done = subprocess.run([sys.executable, "-m", f"locdiff.{module}", "--help"], capture_output=True, text=True)
+        assert done.returncode == 0 and f"python -m locdiff.{module}" in done.stdout and done.stderr == ""

@@ -1,0 +1,73 @@
+"""Scores on cases worked out by hand, and the table."""
+
+import math
+
+import pytest
+import torch
+
+from locdiff import metrics
+from locdiff.coordinates import EARTH_RADIUS_KM
+from locdiff.decoder import healpix_anchors
+from locdiff.evaluate import medoid
+
+DEGREE_KM = math.pi * EARTH_RADIUS_KM / 180  # 111.195
+
+
+def places(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_accuracy_median_and_geoscore_by_hand():
+    truth = places((0, 0), (0, 0), (0, 0), (0, 0))
+    guess = places((0, 0), (0.1, 0), (0, 5), (0, 180))  # 0, 11.1, 556 and 20,015 km away
+    scores = metrics.score(guess, truth)
+    assert scores["accuracy"] == {1: 25, 25: 50, 200: 50, 750: 75, 2500: 75}
+    assert scores["median_km"] == pytest.approx((0.1 + 5) / 2 * DEGREE_KM)
+    expected = sum(5000 * math.exp(-degrees * DEGREE_KM / 1492.7) for degrees in (0, 0.1, 5, 180)) / 4
+    assert scores["geoscore"] == pytest.approx(expected)
+    assert (scores["failed"], scores["count"]) == (0, 4)
+
+
+def test_a_distance_equal_to_the_threshold_is_right():
+    truth = places((0, 0), (0, 0))
+    guess = places((200 / DEGREE_KM * (1 - 1e-12), 0), (200.001 / DEGREE_KM, 0))
+    assert metrics.score(guess, truth)["accuracy"][200] == 50
+
+
+def test_failed_predictions_are_misses_and_counted():
+    truth = places((0, 0), (0, 0), (0, 0))
+    scores = metrics.score(places((0, 0), (math.nan, 0), (math.inf, math.nan)), truth)
+    assert scores["accuracy"][2500] == pytest.approx(100 / 3)
+    assert scores["failed"] == 2 and scores["median_km"] == math.inf
+    assert scores["geoscore"] == pytest.approx(5000 / 3)
+    assert "2 of 3 (guess)" in metrics.table({"guess": scores})
+
+
+def test_no_predictions_give_no_score():
+    scores = metrics.score(torch.empty(0, 2), torch.empty(0, 2))
+    assert scores["count"] == 0 and math.isnan(scores["accuracy"][1]) and math.isnan(scores["median_km"])
+
+
+def test_mass_within_counts_pixels_of_a_uniform_density():
+    anchors = healpix_anchors(64)
+    density = torch.full((1, len(anchors)), 1 / len(anchors))
+    for truth in (places((48.9, 2.4)), places((-90, 0)), places((0, 180))):
+        mass = metrics.mass_within(density, anchors, truth)
+        for k, rel in ((750, 0.1), (2500, 0.02)):  # the area of a spherical cap, up to the pixels on its rim
+            assert mass[k] == pytest.approx(50 * (1 - math.cos(k / EARTH_RADIUS_KM)), rel=rel)
+
+
+def test_the_medoid_is_one_of_the_places_and_ignores_a_far_one():
+    many = places((0, 179), (0, -179), (0, 180), (60, 0))
+    torch.testing.assert_close(medoid(many), places((0, 180))[0])
+    torch.testing.assert_close(medoid(torch.stack([many, many.flip(0)])), places((0, 180), (0, 180)))
+
+
+def test_the_table_has_a_row_for_each_method():
+    rows = {
+        "ours": metrics.score(places((0, 0)), places((0, 0))),
+        "mass": {"accuracy": dict.fromkeys(metrics.THRESHOLDS_KM, 12.34)},
+    }
+    lines = metrics.table(rows).splitlines()
+    assert lines[2] == "| ours | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 0 | 5000 |"
+    assert lines[3] == "| mass | 12.3 | 12.3 | 12.3 | 12.3 | 12.3 |  |  |"

@@ -102,7 +102,8 @@ def test_training_on_a_folder_of_embeddings(tmp_path, capsys):
     (folder / "locations.csv").write_text("\n".join(["IMG_ID,LAT,LON", *lines]))
     run = train.main([
         "--preset", "smoke", "--data", str(folder), "--holdout", "10", "--steps", "3", "--loss", "shdd_kl",
-        "--no-exact-skip", "--temperature", "8", "--schedule", "cosine", "--shift", "16", "--out", str(tmp_path / "run"),
+        "--no-exact-skip", "--temperature", "8", "--schedule", "cosine", "--shift", "16",
+        "--out", str(tmp_path / "run"),
     ])  # fmt: skip
     assert json.loads((run / "config.json").read_text())["embed_dim"] == 12
     assert json.loads((run / "metrics.json").read_text())["held_out"] == 10
@@ -184,8 +185,12 @@ def test_anybodys_predictions_are_scored_by_id(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("guess", "message"),
-    [("id,lat,lon\na,1,1\na,2,2\n", "'a' stands on 2 lines"), ("id,lat,lon\nz,1,1\n", "no id of"), ("id,lat,lon\na,91,0\n", "line 2")],
-)  # fmt: skip
+    [
+        ("id,lat,lon\na,1,1\na,2,2\n", "'a' stands on 2 lines"),
+        ("id,lat,lon\nz,1,1\n", "no id of"),
+        ("id,lat,lon\na,91,0\n", "line 2"),
+    ],
+)
 def test_predictions_that_cannot_be_scored_are_refused(tmp_path, capsys, guess, message):
     (tmp_path / "t.csv").write_text("id,lat,lon\na,0,0\n")
     (tmp_path / "g.csv").write_text(guess)

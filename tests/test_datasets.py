@@ -28,7 +28,7 @@ def colour(image, lat, lon):
 
 
 def test_views_show_the_place_they_are_centred_on(image):
-    """The mean of the four central pixels is the map's colour there, wherever on Earth (the antimeridian, near a pole)."""
+    """The mean of the four central pixels is the map's colour there, also at the antimeridian and far south."""
     smooth = torch.nn.functional.avg_pool2d(image[None], 9, stride=1, padding=4, count_include_pad=False)[0]
     for lat, lon in [
         (23.0, 10.0),

@@ -139,8 +139,9 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"width": 17}, "does not fit"), ({"format_version": 99}, "format version 99"), ({"colour": 1}, "unknown settings: colour"),
-        ("no weights", "is missing"), ("cut weights", "damaged"), ("no config", "is missing"), ("no json", "no model configuration"),
+        ({"width": 17}, "does not fit"), ({"format_version": 99}, "format version 99"),
+        ({"colour": 1}, "unknown settings: colour"), ("no weights", "is missing"), ("cut weights", "damaged"),
+        ("no config", "is missing"), ("no json", "no model configuration"),
     ],
 )  # fmt: skip
 def test_a_damaged_model_folder_is_refused_by_name(tmp_path, what, message):
@@ -175,8 +176,8 @@ def test_wrong_embeddings_are_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"loss": "l2", "exact_skip": True}, {"sample_steps": 0}, {"sample_steps": 41}, {"depth": 3}, {"dropout": 1.0}]
-)  # fmt: skip
+    "wrong", [{"loss": "l2"}, {"sample_steps": 0}, {"sample_steps": 41}, {"depth": 3}, {"dropout": 1.0}, {"levels": 0}]
+)
 def test_impossible_configurations_are_refused(wrong):
     with pytest.raises(InputError):
         ModelConfig(**TINY | wrong)

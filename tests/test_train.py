@@ -85,7 +85,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     one = trainer(steps=100_000)
     run = folder(tmp_path / "run", one.settings)
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt, match="--resume .*run"):
+    with pytest.raises(KeyboardInterrupt, match=r"--resume .*run"):
         fit(one, run, progress=False)
     other = trainer(steps=100_000)
     other.restore(run)

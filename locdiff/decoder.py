@@ -5,6 +5,7 @@ import math
 import healpy
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from locdiff.coordinates import EARTH_RADIUS_KM, to_lat_lon, to_unit_vector
 from locdiff.shdd import encode, evaluate
@@ -43,16 +44,13 @@ def seek(evaluate_on_anchors, coeffs, anchors, neighbours):
 
 def neighbour_matrix(anchors, rho_km):
     """Sparse (N, N) matrix of ones where two anchors lie within rho_km of each other (an anchor with itself always)."""
-    xyz = to_unit_vector(anchors.double())
     chord = 2 * math.sin(min(rho_km / EARTH_RADIUS_KM, math.pi) / 2)
-    size, pairs = max(1, CHUNK // max(1, len(xyz))), []
-    for start in range(0, len(xyz), size):
-        near = torch.cdist(xyz[start : start + size], xyz, compute_mode="donot_use_mm_for_euclid_dist") <= chord
-        rows, columns = near.nonzero(as_tuple=True)
-        pairs.append(torch.stack([rows + start, columns]))
-    pairs = torch.cat(pairs, dim=1)
-    ones = torch.ones(pairs.shape[1], dtype=xyz.dtype, device=xyz.device)
-    return torch.sparse_coo_tensor(pairs, ones, (len(xyz), len(xyz)), check_invariants=False).coalesce()
+    tree = cKDTree(to_unit_vector(anchors.double().cpu()).numpy())
+    pairs = torch.from_numpy(tree.query_pairs(chord, output_type="ndarray").T)
+    itself = torch.arange(len(anchors)).expand(2, -1)
+    indices = torch.cat([itself, pairs, pairs.flip(0)], dim=1).to(anchors.device)
+    ones = torch.ones(indices.shape[1], dtype=anchors.dtype, device=anchors.device)
+    return torch.sparse_coo_tensor(indices, ones, (len(anchors), len(anchors)), check_invariants=False).coalesce()
 
 
 def kl_decoder(coeffs, anchors):

@@ -23,6 +23,7 @@ from locdiff.spherical_harmonics import HealpixTransform
 
 FORMAT_VERSION = 1
 CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time
+READABLE = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
 LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
 
 
@@ -48,7 +49,7 @@ class ModelConfig:
     shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
     quadrature_nside: int = option(32, "HEALPix nside of the integrals over the sphere in the likelihood")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
-    rho_km: float = option(100.0, "radius of the mode-seeking decoder (paper Eq. 17)")
+    rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
 
     def __post_init__(self):
@@ -104,15 +105,16 @@ class LocDiffusion(nn.Module):
         """The network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
 
         With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus what the network
-        makes of the picture. The network then sees x_t scaled by its share of signal, so that pure noise is zero.
+        makes of the picture. The network itself then sees x_t only as far as a place can be read off it: pure noise,
+        which tells it nothing, is scaled to zero.
         """
         if not self.config.exact_skip:
             return self.network(x_t, t, embeddings)
         alpha_bar = self.alpha_bar[t - 1][..., None]
         signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
-        share = torch.sqrt(signal / (1 + signal)).to(x_t.dtype)
+        visible = (signal / (READABLE + signal)).to(x_t.dtype)
         skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
-        return self.network(share * x_t, t, embeddings) + skip
+        return self.network(visible * x_t, t, embeddings) + skip
 
     def loss(self, embeddings, lat_lon):
         """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.

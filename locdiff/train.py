@@ -46,7 +46,7 @@ class TrainConfig:
     """How a model is trained. The optimiser is Adam; weight decay is added to the gradient, as in the paper's code."""
 
     batch: int = option(256, "pictures a step")
-    steps: int = option(1500, "training steps; 0 means train for `epochs` instead")
+    steps: int = option(2000, "training steps; 0 means train for `epochs` instead")
     epochs: int = option(0, "passes over the training data, where steps is 0")
     lr: float = option(5e-4, "learning rate")
     warmup: int = option(50, "steps over which the learning rate rises to lr")

@@ -1,0 +1,87 @@
+"""Figure 4(b): the largest coefficient of every SHDD dimension, by two formulas for the spherical harmonics."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from report import markdown_table
+
+from reference.spherical_harmonics import explicit_spherical_harmonics, real_spherical_harmonics
+
+TITLE = "the largest |coefficient| of every SHDD dimension up to L = 63"
+DATA = "places drawn uniformly on the sphere."
+CURVES = {  # name: (label, colour)
+    "recurrence": ("stable recurrence, float64", "black"),
+    "explicit64": ("paper's Eq. 20, float64", "#0072B2"),
+    "explicit32": ("paper's Eq. 20, float32", "#D55E00"),
+}
+
+
+def compute(places=4000, seed=0, l_max=63):
+    """For each way to compute Y_lm: the largest |Y_lm| of each dimension over the places, (D,), and the relative error
+    of each degree, (l_max + 1,): the largest error over the places and m, by the largest true |Y_lm|.
+    """
+    rng = np.random.default_rng(seed)
+    theta, phi = np.arccos(rng.uniform(-1, 1, places)), rng.uniform(0, 2 * np.pi, places)
+    truth = real_spherical_harmonics(theta, phi, l_max)
+    result = {"recurrence": np.abs(truth).max(axis=0)}
+    starts = np.arange(l_max + 1) ** 2  # the first dimension of each degree
+    for name, dtype in (("explicit64", np.float64), ("explicit32", np.float32)):
+        harmonics = explicit_spherical_harmonics(theta.astype(dtype), phi.astype(dtype), l_max)
+        result[name] = np.abs(harmonics).max(axis=0)
+        error = np.maximum.reduceat(np.abs(harmonics - truth).max(axis=0), starts)
+        result[f"{name}_error"] = error / np.maximum.reduceat(result["recurrence"], starts)
+    return result
+
+
+def largest_by_degree(values):
+    """The largest of each degree's 2l + 1 dimensions: (D,) -> (l_max + 1,)."""
+    return np.maximum.reduceat(values, np.arange(round(len(values) ** 0.5)) ** 2)
+
+
+def first_wrong_degree(error):
+    """The first degree whose error exceeds 1 % of the largest true value, or None."""
+    return int(np.argmax(error > 0.01)) if (error > 0.01).any() else None
+
+
+def draw(result, folder):
+    """Write figure_4b.png; Markdown and verdict."""
+    largest = {name: largest_by_degree(result[name]) for name in CURVES}
+    l_max = len(largest["recurrence"]) - 1
+    dimensions = np.arange(1, (l_max + 1) ** 2 + 1)
+    figure = Figure(figsize=(9.5, 7), dpi=120, layout="constrained")
+    axes = figure.subplots(2, sharex=True)
+    for ax, explicit in zip(axes, ("explicit64", "explicit32"), strict=True):
+        for name in (explicit, "recurrence"):
+            label, colour = CURVES[name]
+            ax.semilogy(dimensions, result[name], linewidth=0.6, color=colour, alpha=0.4)
+            ax.semilogy(dimensions, result[name], ".", markersize=2.5, color=colour, label=label)
+        ax.axvline(2304, color="grey", linestyle="--", linewidth=1, label="L = 47, where the paper stops: 2,304")
+        ax.axvline(2500, color="grey", linestyle=":", linewidth=1.5, label="where the paper sees it fail: 2,500")
+        ax.set(xlim=(0, len(dimensions)), ylabel="largest |coefficient|")
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend(loc="upper left", markerscale=4)
+    axes[-1].set_xlabel("dimension of the SHDD encoding, in the order of l, m")
+    degree = axes[0].secondary_xaxis("top", functions=(lambda d: np.sqrt(np.maximum(d, 0)), lambda l: l**2))
+    degree.set(xlabel="degree l", xticks=range(0, l_max + 1, 10))
+    figure.savefig(folder / "figure_4b.png")
+
+    wrong = {name: first_wrong_degree(result[f"{name}_error"]) for name in ("explicit64", "explicit32")}
+    rows = [
+        [f"largest at l = {l}", *(f"{largest[name][l]:.2g}" for name in CURVES)]
+        for l in (16, 23, 28, 40, 47, 50, 63) if l <= l_max
+    ]  # fmt: skip
+    rows.append(["first degree wrong by more than 1 %", "none: taken as the truth", *wrong.values()])
+    few, many = (int((part > 10).sum()) for part in np.split(result["explicit64"], [2500]))
+    text = (
+        'The paper says "in general manageable with only a few spikes" below 2,500 dimensions and "unbearably large" '
+        "beyond; it gives no numbers. By Eq. 20 in float64 "
+        f"{few} of the first 2,500 dimensions and {many} of the others exceed 10. By the recurrence the largest "
+        f"coefficient of every dimension lies between {result['recurrence'].min():.2g} and "
+        f"{result['recurrence'].max():.2g}."
+    )
+    verdict = (
+        "reproduced by the paper's Eq. 20, and only by it: spikes and growth are the cancellation of its alternating "
+        f"sum, wrong from degree {wrong['explicit64']} in float64 and {wrong['explicit32']} in float32. "
+        f"By the recurrence nothing exceeds {result['recurrence'].max():.2g} up to L = {l_max}."
+    )
+    header = ["largest absolute coefficient", *(label for label, _ in CURVES.values())]
+    return f"![figure 4b](figure_4b.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict

@@ -1,0 +1,110 @@
+"""Make the paper's figures and tables again, beside the numbers that the paper gives.
+
+  python paper_figures/make_all.py                      compute and draw all of them (about a minute)
+  python paper_figures/make_all.py --list               their names, and which are computed already
+  python paper_figures/make_all.py --only figure_3      one of them
+  python paper_figures/make_all.py --redraw             draw again what was computed before: seconds
+
+Each NAME leaves NAME.npz (what was computed), NAME.md and, if it is a figure, NAME.png in the output folder. index.md
+there shows them all: the picture or table, the paper's values beside ours, what ours were computed from, a verdict.
+"""
+
+import inspect
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import figure_3
+import figure_4b
+import numpy as np
+import scipy
+import table_3
+
+from locdiff import cli, train
+
+# The registry. An artefact has TITLE, DATA (one sentence: what goes in), compute(**settings) -> dict of arrays, which
+# is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned.
+ARTEFACTS = {module.__name__: module for module in (figure_3, figure_4b, table_3)}
+OUT = Path(__file__).parent / "out"
+
+
+def compute(name, out):
+    """Compute one artefact and save the result in NAME.npz, with what it was computed from."""
+    function = ARTEFACTS[name].compute
+    start = time.perf_counter()
+    result = function()
+    provenance = {
+        "settings": {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()},
+        "versions": train.versions() | {"scipy": scipy.__version__},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    temporary = out / f"{name}.tmp.npz"
+    np.savez_compressed(temporary, provenance=json.dumps(provenance), **result)
+    os.replace(temporary, out / f"{name}.npz")
+
+
+def draw(name, out):
+    """Draw one artefact from NAME.npz and write NAME.md; returns its provenance and its verdict."""
+    with np.load(out / f"{name}.npz") as file:
+        result = dict(file)
+    provenance = json.loads(str(result.pop("provenance")))
+    body, verdict = ARTEFACTS[name].draw(result, out)
+    settings = ", ".join(f"{key} = {value}" for key, value in provenance["settings"].items())
+    versions = ", ".join(f"{key} {value}" for key, value in provenance["versions"].items())
+    lines = (
+        f"## {name}: {ARTEFACTS[name].TITLE}", body, f"**Verdict: {verdict}**",
+        f"Computed from: {ARTEFACTS[name].DATA} Settings: {settings}. Versions: {versions}. "
+        f"It took {provenance['seconds']} s.",
+    )  # fmt: skip
+    (out / f"{name}.md").write_text("\n\n".join(lines) + "\n")
+    return provenance, verdict
+
+
+def write_index(out):
+    """Join the artefacts' Markdown in index.md; say of the others how to compute them."""
+    parts = ["# Figures and tables of the paper, computed again"]
+    for name, module in ARTEFACTS.items():
+        missing = f"## {name}: {module.TITLE}\n\nNot computed yet: `python paper_figures/make_all.py --only {name}`\n"
+        path = out / f"{name}.md"
+        parts.append(path.read_text() if path.exists() else missing)
+    (out / "index.md").write_text("\n\n".join(parts))
+
+
+def main(argv=None):
+    """The command line."""
+    parser = cli.Parser(prog="python paper_figures/make_all.py", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="list the names and stop")
+    parser.add_argument("--only", nargs="+", choices=ARTEFACTS, metavar="NAME", help="these only (default: all)")
+    parser.add_argument("--out", type=Path, default=OUT, help="output folder, created (default paper_figures/out)")
+    parser.add_argument("--redraw", action="store_true", help="compute nothing, draw what is in the output folder")
+    arguments = parser.parse_args(argv)
+    out, names = arguments.out, arguments.only or list(ARTEFACTS)
+    computed = [name for name in ARTEFACTS if (out / f"{name}.npz").exists()]
+    if arguments.list:
+        for name, module in ARTEFACTS.items():
+            print(f"{name:<10} {'computed' if name in computed else '-':<9} {module.TITLE}")
+        return
+    if arguments.redraw:
+        missing = [name for name in names if name not in computed]
+        if missing and (arguments.only or not computed):
+            parser.error(f"not computed in {out} yet: {', '.join(missing)}; leave out --redraw")
+        names = [name for name in names if name in computed]
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"cannot make the output folder {out}: {error.strerror}")
+    for name in names:
+        print(f"{name}: ", end="", flush=True)
+        if not arguments.redraw:
+            compute(name, out)
+        provenance, verdict = draw(name, out)
+        print(f"computed in {provenance['seconds']} s; {verdict}", flush=True)
+    write_index(out)
+    print(f"all in {out / 'index.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -28,6 +28,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import safetensors
+import scipy
 import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -112,11 +113,12 @@ def resolve(preset="quickstart", **overrides):
 def versions():
     """Versions of what a number depends on, and the commit of this program if it runs from a git checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    with contextlib.suppress(OSError):
+    commit = ""
+    with contextlib.suppress(OSError):  # no git
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     return {
         "locdiff": locdiff.__version__, "commit": commit or "unknown", "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": np.__version__, "healpy": healpy.__version__,
+        "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__, "healpy": healpy.__version__,
     }  # fmt: skip
 
 

@@ -69,6 +69,9 @@ class Embeddings:
     def batch(self, chosen):
         """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
         embeddings = np.asarray(self.embeddings[self.rows[chosen]], dtype=np.float32)
+        if not np.isfinite(embeddings).all():
+            bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
+            raise InputError(f"embeddings.npy, row {bad}: the embedding holds NaN or infinity; embed the picture again")
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,10 @@ from locdiff import cli, datasets, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
 from locdiff.gallery import retrieve
-from locdiff.model import LocDiffusion, derive_seed, write_atomically
+from locdiff.model import CHUNK, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
+SHOWN = 8  # pictures in predictions.png
 PLAIN_GALLERY = 21_000
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
 
@@ -34,32 +34,34 @@ def medoid(lat_lon):
 
 
 def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
-    """Scores of every summary of the model, {row name: score dict}, and what there is to draw.
+    """Scores of every summary of the model, {row name: score dict}, and what there is to draw of the first pictures.
 
-    embeddings (n, d) float32, truth (n, 2). The second result holds `samples` (n, S, 2), `density` (n, N) and `places`
-    (n, 2), the argmax of the density.
+    embeddings (n, d) float32, truth (n, 2). The second result holds, for m <= SHOWN pictures, `samples` (m, S, 2),
+    `density` (m, N) and `places` (m, 2), the argmax of the density.
     """
-    steps, levels = model.config.sample_steps, model.config.levels
-    bar = partial(tqdm, desc=f"{samples} samples a picture, {steps} steps", disable=not progress, leave=False)
-    coeffs = model.sample(embeddings, samples, seed=seed, progress=bar)
-    places = model.decode(coeffs)
-    mean = torch.cat(
-        [model.grid.synthesis(c.to(model.alpha_bar.device)).argmax(-1).cpu() for c in coeffs.mean(1).split(512)]
-    )
-    density = model.density(embeddings)
-    best = model.anchors[density.argmax(dim=-1)]
-    sampler = "DDPM" if steps == levels else "DDIM"
+    steps, size, parts = model.config.sample_steps, max(1, CHUNK // samples), []
+    description = f"{samples} samples a picture, {steps} steps"
+    for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
+        chunk = embeddings[start : start + size]
+        coeffs = model.sample(chunk, samples, seed=seed, first=start)
+        density = model.density(chunk)
+        mass = metrics.mass_within(density, model.anchors, truth[start : start + size])
+        if not parts:
+            shown = density[:SHOWN].clone()
+        parts.append((model.decode(coeffs), model.densest(coeffs.mean(dim=1)), model.anchors[density.argmax(-1)], mass))
+    places, mean, best, mass = (torch.cat(part) for part in zip(*parts, strict=True))
+    sampler = "DDPM" if steps == model.config.levels else "DDIM"
     rows = {
         f"LocDiffusion, one sample ({sampler}, {steps} steps)":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
         "LocDiffusion, one sample: chance the one-pass density gives it":
-            {"accuracy": metrics.mass_within(density, model.anchors, truth)},
+            {"accuracy": dict(zip(metrics.THRESHOLDS_KM, (100 * mass.mean(dim=0)).tolist(), strict=True))},
         f"LocDiffusion, geographic centre of {samples} (the paper's)": metrics.score(geographic_center(places), truth),
         f"LocDiffusion, medoid of {samples}": metrics.score(medoid(places), truth),
-        f"LocDiffusion, mean density of {samples}": metrics.score(model.anchors[mean], truth),
+        f"LocDiffusion, mean density of {samples}": metrics.score(mean, truth),
         "LocDiffusion, one-pass density": metrics.score(best, truth),
     }  # fmt: skip
-    return rows, {"samples": places, "density": density, "places": best}
+    return rows, {"samples": places[:SHOWN], "density": shown, "places": best[:SHOWN]}
 
 
 def score_baselines(embeddings, truth, train, seed=0, progress=True):
@@ -103,10 +105,9 @@ def report(run, model, train, test, settings, source=None, progress=True):
     write_atomically(outputs[0], lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     write_atomically(outputs[1], lambda path: path.write_text(text))
     print(text)
-    shown = slice(0, 8)
-    pictures = datasets.thumbnail_pictures(embeddings[shown]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
-    drawn = {name: value[shown] for name, value in drawn.items()}
-    maps.draw_predictions(outputs[2], model.anchors, truth=truth[shown], pictures=pictures, **drawn)
+    if test.encoder == datasets.THUMBNAIL_ENCODER:
+        drawn["pictures"] = datasets.thumbnail_pictures(embeddings[:SHOWN])
+    maps.draw_predictions(outputs[2], model.anchors, truth=truth[:SHOWN], **drawn)
     print("written: " + ", ".join(map(str, outputs)))
     return rows
 

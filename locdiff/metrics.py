@@ -31,12 +31,12 @@ def score(lat_lon, truth):
 
 
 def mass_within(density, anchors, truth):
-    """Per cent of the density (n, N) over the anchors (N, 2) within each threshold of the truth (n, 2), on average.
+    """Share of the density (n, N) over the anchors (N, 2) within each threshold of the truth (n, 2): (n, thresholds).
 
-    For a density that is right this is the accuracy of one place drawn from it.
+    If the density is right, its mean is the accuracy of one place drawn from it.
     """
     distance = great_circle_km(truth[:, None], anchors)
-    return {k: _mean((density * (distance <= k)).sum(dim=-1)) * 100 for k in THRESHOLDS_KM}
+    return torch.stack([(density * (distance <= k)).sum(dim=-1) for k in THRESHOLDS_KM], dim=-1)
 
 
 def table(rows):

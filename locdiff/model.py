@@ -152,18 +152,19 @@ class LocDiffusion(nn.Module):
         return torch.cat([torch.ones_like(output[..., :1]), output[..., 1:]], dim=-1)
 
     @torch.no_grad()
-    def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, progress=iter):
+    def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, first=0):
         """Coefficients of `samples` random places a picture: (n, embed_dim) -> (n, samples, D).
 
-        steps (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. The same
-        seed gives the i-th picture the same samples however many follow it. `progress` wraps the chunks in a bar.
+        steps (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. The noise
+        of a picture follows from the seed and its position, `first` being that of the first.
         """
         self.check(embeddings)
         steps = steps or self.config.sample_steps
-        chunks = []
-        for start in progress(range(0, len(embeddings), max(1, CHUNK // samples))):
-            chunk = self._on_device(embeddings[start : start + max(1, CHUNK // samples)])
-            generators = [torch.Generator().manual_seed(derive_seed(seed, start + i)) for i in range(len(chunk))]
+        size, chunks = max(1, CHUNK // samples), []
+        for start in range(0, len(embeddings), size):
+            chunk = self._on_device(embeddings[start : start + size])
+            seeds = [derive_seed(seed, first + start + i) for i in range(len(chunk))]
+            generators = [torch.Generator().manual_seed(s) for s in seeds]
             shape = (samples, self.config.dimensions)
 
             def draw(shape=shape, generators=generators):
@@ -182,6 +183,12 @@ class LocDiffusion(nn.Module):
         coeffs = coeffs.to(self.alpha_bar.device)
         lat_lon, _ = decoder.seek(self.grid.synthesis, coeffs, self.anchors.to(coeffs.device), self._neighbours)
         return lat_lon.cpu()
+
+    @torch.no_grad()
+    def densest(self, coeffs):
+        """The anchor of the largest F, for coefficients of a density itself, such as a mean of samples: (n, 2)."""
+        best = [self.grid.synthesis(c.to(self.alpha_bar.device)).argmax(-1).cpu() for c in coeffs.split(CHUNK // 4)]
+        return self.anchors[torch.cat(best)]
 
     @torch.no_grad()
     def density(self, embeddings):

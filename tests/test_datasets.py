@@ -163,6 +163,15 @@ def test_bad_embeddings_folders_are_refused_by_file_and_line(tmp_path, embedding
     assert "bad" in str(error.value)
 
 
+def test_an_embedding_that_is_not_finite_is_named_when_it_is_read(tmp_path):
+    embeddings = GOOD.copy()
+    embeddings[1, 2] = np.inf
+    data = datasets.read_embeddings(write_folder(tmp_path / "a", embeddings, ["a,1,2", "b,3,4", "c,5,6"]))
+    data.batch([0, 2])
+    with pytest.raises(InputError, match="row 1"):
+        data.batch([0, 1, 2])
+
+
 def test_missing_files_and_impossible_splits_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere is no folder"):
         datasets.train_and_test(tmp_path / "nowhere", 1)

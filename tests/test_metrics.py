@@ -54,7 +54,8 @@ def test_mass_within_counts_pixels_of_a_uniform_density():
     for truth in (places((48.9, 2.4)), places((-90, 0)), places((0, 180))):
         mass = metrics.mass_within(density, anchors, truth)
         for k, rel in ((750, 0.1), (2500, 0.02)):  # the area of a spherical cap, up to the pixels on its rim
-            assert mass[k] == pytest.approx(50 * (1 - math.cos(k / EARTH_RADIUS_KM)), rel=rel)
+            share = mass[0, metrics.THRESHOLDS_KM.index(k)].item()
+            assert share == pytest.approx(0.5 * (1 - math.cos(k / EARTH_RADIUS_KM)), rel=rel)
 
 
 def test_the_medoid_is_one_of_the_places_and_ignores_a_far_one():

@@ -58,7 +58,8 @@ def test_samples_follow_the_density_that_one_pass_gives():
     for truth in ([40.0, -100.0], [-25.0, 135.0], [0.0, 0.0]):
         truth = torch.tensor([truth], dtype=torch.float64)
         hits = metrics.score(places, truth.expand(len(places), 2))["accuracy"]
-        mass = metrics.mass_within(density[:1], model.anchors, truth)
+        mass = metrics.mass_within(density[:1], model.anchors, truth)[0] * 100
+        mass = dict(zip(metrics.THRESHOLDS_KM, mass.tolist(), strict=True))
         assert abs(hits[2500] - mass[2500]) < 5, (truth, hits[2500], mass[2500])
     assert hits[2500] < 20
 
@@ -68,6 +69,7 @@ def test_samples_repeat_by_seed_and_picture_position():
     first = model.sample(embeddings, samples=2, seed=1)
     torch.testing.assert_close(model.sample(embeddings[:1], samples=2, seed=1), first[:1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.sample(embeddings, samples=2, seed=1), first, rtol=0, atol=0)
+    torch.testing.assert_close(model.sample(embeddings[2:], 2, seed=1, first=2), first[2:], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(model.sample(embeddings, samples=2, seed=2), first)
     assert not torch.allclose(first[:, 0], first[:, 1])
 

@@ -6,11 +6,12 @@ import healpy
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from torch.nn.functional import embedding_bag
 
 from locdiff.coordinates import EARTH_RADIUS_KM, to_lat_lon, to_unit_vector
 from locdiff.shdd import encode, evaluate
 
-CHUNK = 2**25  # elements of the largest intermediate array: 128 MiB in float32
+CHUNK = 2**23  # elements of the largest intermediate array: 32 MiB in float32
 
 
 def healpix_anchors(nside, dtype=torch.float64, device=None):
@@ -25,32 +26,32 @@ def mode_seeking(coeffs, anchors, rho_km):
     (..., D) x (N, 2) -> lat_lon (..., 2), score (...). rho_km = 0 takes the anchor of the largest F_e.
     """
     basis = encode(anchors, math.isqrt(coeffs.shape[-1]) - 1).to(coeffs.dtype)
-    neighbours = neighbour_matrix(anchors, rho_km).to(coeffs.dtype)
-    return seek(lambda batch: evaluate(batch, basis), coeffs, anchors, neighbours)
+    return seek(lambda batch: evaluate(batch, basis), coeffs, anchors, neighbourhoods(anchors, rho_km))
 
 
-def seek(evaluate_on_anchors, coeffs, anchors, neighbours):
+def seek(evaluate_on_anchors, coeffs, anchors, neighbourhoods):
     """Mode seeking with any `evaluate_on_anchors`: (n, D) -> (n, N), in chunks; returns what `mode_seeking` returns."""
-    batch = coeffs.reshape(-1, coeffs.shape[-1])
+    batch, (members, starts) = coeffs.reshape(-1, coeffs.shape[-1]), neighbourhoods
     best, score = batch.new_empty(len(batch), dtype=torch.long), batch.new_empty(len(batch))
     size = max(1, CHUNK // len(anchors))
     for start in range(0, len(batch), size):
         chunk = slice(start, start + size)
-        share = torch.softmax(evaluate_on_anchors(batch[chunk]), dim=-1)
-        score[chunk], best[chunk] = (neighbours @ share.T).max(dim=0)
+        share = torch.softmax(evaluate_on_anchors(batch[chunk]).T.contiguous(), dim=0)  # (N, n)
+        score[chunk], best[chunk] = embedding_bag(members, share, starts, mode="sum").max(dim=0)
     lead = coeffs.shape[:-1]
     return anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.log().reshape(lead)
 
 
-def neighbour_matrix(anchors, rho_km):
-    """Sparse (N, N) matrix of ones where two anchors lie within rho_km of each other (an anchor with itself always)."""
+def neighbourhoods(anchors, rho_km):
+    """The anchors within rho_km of each anchor, itself always among them: their indices, all in one list of the order
+    of the N anchors, and where in it each anchor's begin, (N,)."""
     chord = 2 * math.sin(min(rho_km / EARTH_RADIUS_KM, math.pi) / 2)
-    tree = cKDTree(to_unit_vector(anchors.double().cpu()).numpy())
-    pairs = torch.from_numpy(tree.query_pairs(chord, output_type="ndarray").T)
-    itself = torch.arange(len(anchors)).expand(2, -1)
-    indices = torch.cat([itself, pairs, pairs.flip(0)], dim=1).to(anchors.device)
-    ones = torch.ones(indices.shape[1], dtype=anchors.dtype, device=anchors.device)
-    return torch.sparse_coo_tensor(indices, ones, (len(anchors), len(anchors)), check_invariants=False).coalesce()
+    pairs = cKDTree(to_unit_vector(anchors.double().cpu()).numpy()).query_pairs(chord, output_type="ndarray")
+    itself = np.arange(len(anchors))
+    first, second = np.concatenate([np.stack([itself, itself], axis=1), pairs, pairs[:, ::-1]]).T
+    members = second[np.argsort(first, kind="stable")]
+    starts = np.searchsorted(np.sort(first), itself)
+    return torch.from_numpy(members).to(anchors.device), torch.from_numpy(starts).to(anchors.device)
 
 
 def kl_decoder(coeffs, anchors):

@@ -4,6 +4,7 @@ A noise level is `alpha_bar` in [0, 1); see `reference.diffusion` for the equati
 """
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -53,8 +54,8 @@ def bayes_skip(x_t, alpha_bar):
     return (4 * math.pi * alpha_bar) ** 0.5 / (1 - alpha_bar) * x_t
 
 
-def sample(denoise, draw, alpha_bar, steps, eta=1.0):
-    """Run the reverse process from pure noise and return the last prediction of x_0.
+def sample(denoise, draw, alpha_bar, steps, eta=1.0, finish=None):
+    """Run the reverse process from pure noise and return finish(x_t, t) at the last level, by default denoise(x_t, t).
 
     `denoise(x_t, t)` predicts x_0 at t in 1..T and `draw()` gives fresh standard normal noise of the shape of x;
     `alpha_bar` is the schedule, (T,); `steps` <= T levels of it are used, evenly spread from T down to 1. eta = 1 with
@@ -62,6 +63,6 @@ def sample(denoise, draw, alpha_bar, steps, eta=1.0):
     """
     levels = torch.linspace(len(alpha_bar), 1, steps).round().long().tolist()
     x_t, alphas = draw(), [float(alpha_bar[t - 1]) for t in levels]
-    for t, alpha_bar_t, alpha_bar_s in zip(levels, alphas, alphas[1:], strict=False):
+    for t, (alpha_bar_t, alpha_bar_s) in zip(levels, pairwise(alphas), strict=False):
         x_t = ddim_step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, eta, draw())
-    return denoise(x_t, levels[-1])
+    return (finish or denoise)(x_t, levels[-1])

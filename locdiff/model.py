@@ -6,7 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +97,8 @@ class LocDiffusion(nn.Module):
         return decoder.healpix_anchors(self.config.decoder_nside)
 
     @cached_property
-    def _neighbours(self):
-        device = self.alpha_bar.device
-        return decoder.neighbour_matrix(self.anchors.to(device), self.config.rho_km).float()
+    def _neighbourhoods(self):
+        return decoder.neighbourhoods(self.anchors.to(self.alpha_bar.device), self.config.rho_km)
 
     def forward(self, x_t, t, embeddings):
         """The network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
@@ -128,9 +127,7 @@ class LocDiffusion(nn.Module):
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), torch.randn_like(x_0))
         output = self(x_t, t, embeddings)
         if c.loss == "likelihood":
-            pixels = 12 * c.quadrature_nside**2
-            log_z = torch.logsumexp(self.quadrature.synthesis(output), dim=-1) + math.log(4 * math.pi / pixels)
-            return log_z - (output * coeffs).sum(dim=-1)
+            return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
         if c.loss == "shdd_kl":
             xyz = torch.randn(c.anchors, 3, dtype=torch.float64, device=device)
             theta, phi = torch.atan2(torch.hypot(xyz[:, 0], xyz[:, 1]), xyz[:, 2]), torch.atan2(xyz[:, 1], xyz[:, 0])
@@ -145,8 +142,7 @@ class LocDiffusion(nn.Module):
         """The prediction of x_0 from x_t, same shape; its coefficient of l = 0, which is known, is set to one."""
         output = self(x_t, t, embeddings)
         if self.config.loss == "likelihood":
-            share = torch.softmax(self.quadrature.synthesis(output), dim=-1)
-            return math.sqrt(4 * math.pi) * self.quadrature.analysis(share)
+            return math.sqrt(4 * math.pi) * self.quadrature.moments(output)[1]
         if self.config.loss == "cosine":  # the loss leaves the length free; every clean encoding has this one
             output = nn.functional.normalize(output, dim=-1) * (self.config.l_max + 1)
         return torch.cat([torch.ones_like(output[..., :1]), output[..., 1:]], dim=-1)
@@ -155,33 +151,45 @@ class LocDiffusion(nn.Module):
     def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, first=0):
         """Coefficients of `samples` random places a picture: (n, embed_dim) -> (n, samples, D).
 
-        steps (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. The noise
-        of a picture follows from the seed and its position, `first` being that of the first.
+        `steps` (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. At the
+        last level a model trained by likelihood knows the density of the place, and draws the place from it; any other
+        model gives its last prediction of x_0. A picture's noise follows from the seed and its position, `first` being
+        that of the first.
         """
         self.check(embeddings)
-        steps = steps or self.config.sample_steps
         size, chunks = max(1, CHUNK // samples), []
         for start in range(0, len(embeddings), size):
-            chunk = self._on_device(embeddings[start : start + size])
+            chunk = self._on_device(embeddings[start : start + size])[:, None]
             seeds = [derive_seed(seed, first + start + i) for i in range(len(chunk))]
-            generators = [torch.Generator().manual_seed(s) for s in seeds]
-            shape = (samples, self.config.dimensions)
-
-            def draw(shape=shape, generators=generators):
-                return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.alpha_bar.device)
+            random = PictureNoise(seeds, samples, self.alpha_bar.device)
 
             def denoise(x_t, t, chunk=chunk):
-                return self.denoise(x_t, torch.tensor(t, device=x_t.device), chunk[:, None])
+                return self.denoise(x_t, torch.tensor(t, device=x_t.device), chunk)
 
-            x_0 = diffusion.sample(denoise, draw, self.alpha_bar, steps, eta)
+            def finish(x_t, t, chunk=chunk, random=random):
+                return self._draw(self(x_t, torch.tensor(t, device=x_t.device), chunk), random.uniform())
+
+            draw, count = partial(random.normal, self.config.dimensions), steps or self.config.sample_steps
+            is_density = self.config.loss == "likelihood"
+            x_0 = diffusion.sample(denoise, draw, self.alpha_bar, count, eta, finish if is_density else denoise)
             chunks.append(x_0.cpu() / math.sqrt(4 * math.pi))
         return torch.cat(chunks) if chunks else torch.empty(0, samples, self.config.dimensions)
+
+    def _draw(self, natural, uniform):
+        """x_0 of a pixel drawn from q_e by its cumulative distribution: e (n, S, D), uniform (n, S, 1) -> (n, S, D)."""
+        pixel = [
+            torch.searchsorted(torch.softmax(self.grid.synthesis(e), dim=-1).cumsum(dim=-1), u)
+            for e, u in zip(natural.flatten(0, 1).split(64), uniform.flatten(0, 1).split(64), strict=True)
+        ]
+        places = self.anchors[torch.cat(pixel)[:, 0].clamp(max=len(self.anchors) - 1).cpu()]
+        coeffs = shdd.encode(places, self.config.l_max).to(natural)
+        return math.sqrt(4 * math.pi) * coeffs.view(natural.shape)
 
     @torch.no_grad()
     def decode(self, coeffs):
         """Mode-seeking decoder over the HEALPix anchors: (..., D) -> places (..., 2) in degrees."""
         coeffs = coeffs.to(self.alpha_bar.device)
-        lat_lon, _ = decoder.seek(self.grid.synthesis, coeffs, self.anchors.to(coeffs.device), self._neighbours)
+        lat_lon, _ = decoder.seek(self.grid.synthesis, coeffs, self.anchors.to(coeffs.device), self._neighbourhoods)
         return lat_lon.cpu()
 
     @torch.no_grad()
@@ -273,6 +281,21 @@ class LocDiffusion(nn.Module):
             raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device).eval()
+
+
+class PictureNoise:
+    """Random numbers (pictures, samples, ...) with a generator for each picture, drawn on the CPU."""
+
+    def __init__(self, seeds, samples, device):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.samples, self.device = samples, device
+
+    def normal(self, dimensions):
+        draws = [torch.randn(self.samples, dimensions, generator=g) for g in self.generators]
+        return torch.stack(draws).to(self.device)
+
+    def uniform(self):
+        return torch.stack([torch.rand(self.samples, 1, generator=g) for g in self.generators]).to(self.device)
 
 
 def derive_seed(*numbers):

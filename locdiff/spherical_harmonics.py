@@ -1,5 +1,7 @@
 """Real orthonormal spherical harmonics at any points, and the separable transform between coefficients and HEALPix."""
 
+import math
+
 import healpy
 import numpy as np
 import torch
@@ -45,6 +47,8 @@ class HealpixTransform(nn.Module):
     operations than pixels x coefficients at l_max 23, nside 32. Tables and values are float32.
     """
 
+    CHUNK = 128  # vectors at a time in `moments`
+
     def __init__(self, l_max, nside):
         super().__init__()
         self.l_max, self.nside = l_max, nside
@@ -88,9 +92,39 @@ class HealpixTransform(nn.Module):
         batch = values.reshape(-1, values.shape[-1]).T
         rings, slots, _ = self.trigonometric.shape
         on_slots = batch.new_zeros(rings * slots, batch.shape[1]).index_copy(0, self.pixels, batch)
-        on_rings = torch.bmm(self.trigonometric.mT, on_slots.view(rings, slots, batch.shape[1])).transpose(
-            0, 1
-        )  # (m, ring, batch)
+        on_slots = on_slots.view(rings, slots, batch.shape[1])
+        on_rings = torch.bmm(self.trigonometric.mT, on_slots).transpose(0, 1)  # (m, ring, batch)
         orders = torch.bmm(self.legendre.mT, on_rings).flatten(0, 1).index_select(0, self.reaches)
         coeffs = torch.zeros_like(orders).index_copy(0, self.k, orders)
         return coeffs.T.reshape(*values.shape[:-1], len(self.k))
+
+    @torch.no_grad()
+    def moments(self, coeffs):
+        """log Z(e) (...) and its gradient, the mean parameters E_{q_e}[Y] (..., D), of coefficients e (..., D)."""
+        batch = coeffs.reshape(-1, coeffs.shape[-1])
+        log_z, means = [], []
+        for chunk in batch.split(self.CHUNK):  # few enough that the pixels stay in the processor's cache
+            values = self.synthesis(chunk).T
+            log_sum = torch.logsumexp(values, dim=0)
+            log_z.append(log_sum + math.log(4 * math.pi / len(self.pixels)))
+            means.append(self.analysis((values - log_sum).exp().T))
+        log_z, means = torch.cat(log_z or [batch[:, 0]]), torch.cat(means or [batch])
+        return log_z.view(coeffs.shape[:-1]), means.view(coeffs.shape)
+
+    def log_partition(self, coeffs):
+        """log Z(e), as `shdd.log_partition` on the pixels: (..., D) -> (...), differentiable once."""
+        return _LogPartition.apply(coeffs, self)
+
+
+class _LogPartition(torch.autograd.Function):
+    """log Z with its gradient kept, so that nothing of the size of batch x pixels is stored for the way back."""
+
+    @staticmethod
+    def forward(ctx, coeffs, transform):
+        log_z, mean = transform.moments(coeffs)
+        ctx.save_for_backward(mean)
+        return log_z
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[..., None] * ctx.saved_tensors[0], None

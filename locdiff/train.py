@@ -146,7 +146,7 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         t = settings.training
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay
+            self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay, fused=True
         )
         self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
 
@@ -202,9 +202,8 @@ class Trainer:
                     parameter.data.copy_(file.get_tensor(f"weight.{name}"))
                     self.average[name].copy_(file.get_tensor(f"average.{name}"))
                     self.optimizer.state[parameter] = {
-                        "step": file.get_tensor(f"adam.step.{name}"),  # stays on the CPU
-                        "exp_avg": file.get_tensor(f"adam.exp_avg.{name}").to(self.device),
-                        "exp_avg_sq": file.get_tensor(f"adam.exp_avg_sq.{name}").to(self.device),
+                        key: file.get_tensor(f"adam.{key}.{name}").to(self.device)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
                     }
         except (OSError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
             raise InputError(f"cannot continue from {path}: {error!r}") from None

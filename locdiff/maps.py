@@ -1,10 +1,9 @@
-"""Pictures of predictions: densities on a map of the world."""
+"""Pictures of predictions: densities on a map of the world and close up."""
 
 import io
 
-import matplotlib
+import healpy
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
@@ -12,75 +11,79 @@ from locdiff import datasets
 from locdiff.coordinates import great_circle_km
 from locdiff.model import write_atomically
 
-MAP_HEIGHT = 360  # pixels from pole to pole
+CLOSE_UP_DEGREES = 13.5  # half the height: a close-up is about 3000 km across
+WORLD = (0.0, 0.0, 90.0, 180.0)
 
 
-def pixel_of_map(nside):
-    """HEALPix pixel (RING) under each pixel of a plate carree map, (MAP_HEIGHT, 2 MAP_HEIGHT) int64."""
-    import healpy
-
-    lat = 90 - (np.arange(MAP_HEIGHT) + 0.5) * 180 / MAP_HEIGHT
-    lon = (np.arange(2 * MAP_HEIGHT) + 0.5) * 180 / MAP_HEIGHT - 180
-    return healpy.ang2pix(nside, *np.meshgrid(lon, lat), lonlat=True)
+def close_up(lat_lon):
+    """Window (lat, lon, half height, half width) in degrees around a place, of equal extent in km both ways."""
+    lat, lon = lat_lon.tolist()
+    return lat, lon, CLOSE_UP_DEGREES, min(180.0, CLOSE_UP_DEGREES / max(np.cos(np.radians(lat)), 0.05))
 
 
-def background():
-    """Blue Marble in grey, dark enough to lay a density over it: (MAP_HEIGHT, 2 MAP_HEIGHT) in [0, 1]."""
-    grey = datasets.blue_marble_image().mean(dim=0)[None, None]
-    return torch.nn.functional.interpolate(grey, (MAP_HEIGHT, 2 * MAP_HEIGHT), mode="area")[0, 0].numpy() ** 0.7 * 0.7
-
-
-def draw_density(axes, density, base, index):
-    """Draw one density (N,) over the map `base`; colour is its logarithm over three decades below its largest value."""
-    share = density.numpy()[index]
-    strength = np.clip(1 + np.log10(np.maximum(share / share.max(), 1e-9)) / 3, 0, 1)[..., None]
-    colour = colormaps["inferno"](0.25 + 0.75 * strength[..., 0])[..., :3]
-    opacity = 0.85 * (strength > 0) * (0.3 + 0.7 * strength)
+def draw_density(axes, density, image, window, height=360):
+    """Draw one density (N,) over the grey map `image` (h, 2h) in a window; the colour is logarithmic, three decades."""
+    lat, lon, half_height, half_width = window
+    lats = lat + half_height * (1 - 2 * (np.arange(height) + 0.5) / height)
+    width = round(height * half_width / half_height) if window == WORLD else height
+    lons = lon + half_width * (2 * (np.arange(width) + 0.5) / width - 1)
+    grid_lon, grid_lat = np.meshgrid((lons + 180) % 360 - 180, lats.clip(-90, 90))
+    base = image[
+        ((90 - grid_lat) / 180 * (len(image) - 1)).astype(int), ((grid_lon + 180) / 360 * 2 * len(image)).astype(int)
+    ]
+    share = density.numpy()
+    value = share[healpy.ang2pix(healpy.npix2nside(len(share)), grid_lon, grid_lat, lonlat=True)] / share.max()
+    strength = np.clip(1 + np.log10(np.maximum(value, 1e-9)) / 3, 0, 1)
+    opacity = (0.85 * (strength > 0) * (0.3 + 0.7 * strength))[..., None]
+    colours = base[..., None] * (1 - opacity) + colormaps["inferno"](0.25 + 0.75 * strength)[..., :3] * opacity
+    colours[np.abs(lats) > 90] = 1
+    extent = (lon - half_width, lon + half_width, lat - half_height, lat + half_height)
     axes.imshow(
-        base[..., None] * (1 - opacity) + colour * opacity, extent=(-180, 180, -90, 90), interpolation="nearest"
+        colours, extent=extent, interpolation="nearest", aspect=half_width / half_height if width == height else 1
     )
-    axes.set(xticks=[], yticks=[], xlim=(-180, 180), ylim=(-90, 90))
+    axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
+
+
+def mark(axes, window, lat_lon, *style, **options):
+    """Plot places (n, 2) in a window, on the side of the antimeridian where they are nearest to its middle."""
+    lon = (lat_lon[:, 1] - window[1] + 180) % 360 - 180 + window[1]
+    axes.plot(lon, lat_lon[:, 0], *style, **options)
 
 
 def draw_predictions(path, anchors, places, density, samples=None, truth=None, pictures=None, names=None):
-    """Write a png with a row of maps, two abreast: picture, density over the world, samples, prediction, truth.
+    """Write a png: for each picture the picture, its density over the world with samples and truth, and a close-up.
 
     n pictures: places (n, 2), density (n, N) over the HEALPix `anchors` (N, 2), samples (n, S, 2), truth (n, 2),
     pictures (n, height, width, 3) in [0, 1], names (n); all but the first two may be left out.
     """
     n, columns = len(places), min(2, len(places))
-    figure = Figure(figsize=(8.4 * columns, 3.15 * -(-n // columns) + 0.5), dpi=110, layout="constrained")
-    matplotlib.rcParams["font.size"] = 10
-    base, index = background(), pixel_of_map(round((len(anchors) / 12) ** 0.5))
-    cells = figure.add_gridspec(
-        -(-n // columns), 2 * columns, width_ratios=[1 if pictures is not None else 0.01, 3] * columns
-    )
+    rows, widths = -(-n // columns), [1, 2.3, 1.15]
+    figure = Figure(figsize=(9.6 * columns, 2.5 * rows + 0.7), dpi=110, layout="constrained")
+    cells = figure.add_gridspec(rows, 3 * columns, width_ratios=widths * columns)
+    grey = datasets.blue_marble_image().mean(dim=0).numpy() ** 0.7 * 0.7
     for i in range(n):
-        row, column = divmod(i, columns)
+        row, column = i // columns, 3 * (i % columns)
         if pictures is not None:
-            axes = figure.add_subplot(cells[row, 2 * column])
+            axes = figure.add_subplot(cells[row, column])
             axes.imshow(np.asarray(pictures[i]), interpolation="nearest")
-            axes.set(xticks=[], yticks=[], title="the picture")
-        axes = figure.add_subplot(cells[row, 2 * column + 1])
-        draw_density(axes, density[i], base, index)
-        if samples is not None:
-            axes.plot(samples[i, :, 1], samples[i, :, 0], ".", color="#66ddff", markersize=4, label="samples")
-        axes.plot(*places[i].flip(0), "o", color="white", markersize=9, fillstyle="none", label="most likely")
-        title = names[i] if names else ""
-        if truth is not None:
-            axes.plot(*truth[i].flip(0), "*", color="#7CFC00", markeredgecolor="black", markersize=12, label="truth")
-            title = (
-                f"{title} most likely place is {great_circle_km(places[i], truth[i]):,.0f} km from the truth".strip()
-            )
-        axes.set_title(title)
+            axes.set(xticks=[], yticks=[], title=names[i] if names else "the picture")
+        for offset, window in ((1, WORLD), (2, close_up(places[i]))):
+            axes = figure.add_subplot(cells[row, column + offset])
+            draw_density(axes, density[i], grey, window)
+            if samples is not None:
+                mark(axes, window, samples[i], ".", color="#66ddff", markersize=5, label="samples")
+            mark(axes, window, places[i : i + 1], "o", color="white", ms=9, fillstyle="none", label="most likely")
+            if truth is not None:
+                mark(axes, window, truth[i : i + 1], "*", color="#7CFC00", mec="black", ms=11, label="truth")
+            if window != WORLD:
+                axes.set_title("close-up, 3000 km")
+            elif truth is None:
+                axes.set_title("most likely: {:.1f}, {:.1f}".format(*places[i].tolist()))
+            else:
+                axes.set_title(f"most likely: {great_circle_km(places[i], truth[i]):,.0f} km from the truth")
     handles, labels = axes.get_legend_handles_labels()
     caption = "colour: probability per area, from its largest value (yellow) to a thousandth of it (dark)"
     figure.legend(handles, labels, loc="outside lower center", ncols=4, title=caption, facecolor="#999999")
-    save_figure(figure, path)
-
-
-def save_figure(figure, path):
-    """Write a matplotlib figure as png, at once or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -22,7 +22,7 @@ def delta_kernel(gamma, l_max):
     """F of one truncated delta at angle gamma (radians) from it: sum_l (2l+1)/(4 pi) P_l(cos gamma)."""
     zonal = real_spherical_harmonics(gamma, torch.zeros_like(gamma), l_max)
     degree = torch.arange(l_max + 1, device=gamma.device)
-    return zonal[..., degree**2 + degree] @ torch.sqrt((2 * degree + 1) / (4 * math.pi)).to(gamma.dtype)
+    return zonal[..., degree**2 + degree] @ torch.sqrt((2 * degree + 1).to(gamma.dtype) / (4 * math.pi))
 
 
 def log_partition(coeffs, basis):

@@ -58,7 +58,7 @@ def draw_predictions(path, anchors, places, density, samples=None, truth=None, p
     """
     n, columns = len(places), min(2, len(places))
     rows, widths = -(-n // columns), [1, 2.3, 1.15]
-    figure = Figure(figsize=(9.6 * columns, 2.5 * rows + 0.7), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.6 * columns, 2.6 * rows + 1.0), dpi=110, layout="constrained")
     cells = figure.add_gridspec(rows, 3 * columns, width_ratios=widths * columns)
     grey = datasets.blue_marble_image().mean(dim=0).numpy() ** 0.7 * 0.7
     for i in range(n):

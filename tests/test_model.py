@@ -92,7 +92,7 @@ def test_every_loss_trains_and_gives_densities_and_known_mass(loss):
     torch.testing.assert_close(density.sum(-1), torch.ones(6), rtol=1e-5, atol=1e-5)
     x_0 = model.denoise(torch.randn(6, 64), torch.tensor(20), embeddings)
     torch.testing.assert_close(x_0[:, 0], torch.ones(6), rtol=1e-4, atol=1e-4)
-    if loss == "cosine":  # which leaves the length free: it is that of every clean encoding, (l_max + 1)^2 squared
+    if loss == "cosine":  # which leaves the length free: every clean encoding has the square (l_max + 1)^2
         torch.testing.assert_close((x_0[:, 1:] ** 2).sum(-1), torch.full((6,), 63.0), rtol=0.02, atol=0)
 
 

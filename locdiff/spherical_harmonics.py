@@ -1,119 +1,246 @@
 """Real orthonormal spherical harmonics at any points, and the separable transform between coefficients and HEALPix."""
 
 import math
+from functools import lru_cache
 
 import healpy
 import numpy as np
 import torch
 from torch import nn
 
+BLOCK = {"cpu": 2**19, "cuda": 2**25}  # points x orders at a time: as much as stays in the processor's cache
+
 
 def real_spherical_harmonics(theta, phi, l_max):
     """Y_lm(theta, phi), index k = l*l + l + m (paper Eq. 19): (...) radians -> (..., (l_max + 1)**2), differentiable.
 
     The recurrence runs in float64 whatever the input, so a float32 result is right to its last digits; the result has
-    the dtype of `theta`.
+    the dtype of `theta`. In memory the points come last, which is what a product with coefficients likes best.
     """
     theta, phi = torch.broadcast_tensors(theta, phi)
-    angles = phi.double()[..., None] * torch.arange(1, l_max + 1, device=phi.device)
-    cos, sin = 2**0.5 * angles.cos(), 2**0.5 * angles.sin()
-    degrees = []
+    return _harmonics(theta.flatten(), phi.flatten(), l_max).view(*theta.shape, (l_max + 1) ** 2)
+
+
+@torch.library.custom_op("locdiff::spherical_harmonics", mutates_args=())
+def _harmonics(theta: torch.Tensor, phi: torch.Tensor, l_max: int) -> torch.Tensor:
+    """(n), (n) -> (n, D). One operation, so that torch.compile need not unroll it."""
+    harmonics = _empty(theta, phi, l_max)
+    size = max(1, BLOCK[theta.device.type] // (l_max + 1))
+    for start in range(0, len(theta), size):
+        points = slice(start, start + size)
+        _fill(harmonics.T[:, points], theta[points], phi[points], l_max)
+    return harmonics
+
+
+@_harmonics.register_fake
+def _empty(theta, phi, l_max):
+    return theta.new_empty((l_max + 1) ** 2, len(theta)).T
+
+
+def _keep(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1], output)
+
+
+def _backward(ctx, gradient):
+    """The derivatives come from the harmonics themselves, by rotations: nothing is singular at the poles."""
+    phi, harmonics = ctx.saved_tensors
+    about_x, about_y, about_z = ((gradient * turned).sum(dim=-1) for turned in rotate(harmonics))
+    return phi.cos() * about_y - phi.sin() * about_x, about_z, None
+
+
+_harmonics.register_autograd(_backward, setup_context=_keep)
+
+
+def _fill(out, theta, phi, l_max):
+    """Write Y_lm of n points into `out` (D, n)."""
+    angles = torch.arange(1, l_max + 1, device=phi.device)[:, None] * phi.double()
+    cos, sin = ((2**0.5 * table).to(out.dtype) for table in (angles.cos(), angles.sin().flip(0)))
     for l, legendre in enumerate(_normalised_legendre(theta.double(), l_max)):
-        zonal, others = legendre[..., :1], legendre[..., 1:]
-        degrees += [(others * sin[..., :l]).flip(-1), zonal, others * cos[..., :l]]
-    return torch.cat(degrees, dim=-1).to(theta.dtype)
+        legendre = legendre.to(out.dtype)
+        torch.mul(legendre[1:].flip(0), sin[l_max - l :], out=out[l * l : l * l + l])
+        out[l * l + l] = legendre[0]
+        torch.mul(legendre[1:], cos[:l], out=out[l * l + l + 1 : (l + 1) ** 2])
 
 
 def _normalised_legendre(theta, l_max):
-    """Yield the P_lm(theta), m = 0..l, (..., l + 1) for l = 0..l_max: the reference's recurrence, all m at once."""
-    x, s = theta.cos()[..., None], theta.sin()[..., None]
-    below, legendre = x[..., :0], torch.full_like(x, (4 * np.pi) ** -0.5)
+    """Yield the P_lm(theta), m = 0..l, (l + 1, n) for l = 0..l_max: the reference's recurrence, all m at once."""
+    x, s = theta.cos(), theta.sin()
+    legendre = torch.full_like(x, (4 * math.pi) ** -0.5)[None]
+    below = legendre[:0]
     yield legendre
     for l in range(1, l_max + 1):
-        m = torch.arange(l, dtype=theta.dtype, device=theta.device)
+        m = torch.arange(l, dtype=theta.dtype, device=theta.device)[:, None]
         a = torch.sqrt((4 * l * l - 1) / (l * l - m * m))
-        b = torch.sqrt(((l - 1) ** 2 - m * m) / max(4 * (l - 1) ** 2 - 1, 1))
-        column = a * (x * legendre - b * nn.functional.pad(below, (0, 1)))
-        diagonal = ((2 * l + 1) / (2 * l)) ** 0.5 * s * legendre[..., -1:]
-        below, legendre = legendre, torch.cat([column, diagonal], dim=-1)
+        b = torch.sqrt(((l - 1) ** 2 - m[:-1] ** 2) / max(4 * (l - 1) ** 2 - 1, 1))
+        above = torch.empty(l + 1, len(x), dtype=theta.dtype, device=theta.device)
+        torch.mul(legendre, x, out=above[:l])
+        above[: l - 1].addcmul_(b, below, value=-1)
+        above[:l].mul_(a)
+        torch.mul(legendre[-1], s * ((2 * l + 1) / (2 * l)) ** 0.5, out=above[l])
+        below, legendre = legendre, above
         yield legendre
+
+
+def rotate(harmonics):
+    """d/dw_i of Y(exp(w x) p) at w = 0, for rotations about the axes x, y and z: Y(p) (..., D) -> (3, ..., D).
+
+    These are the generators of the rotations, antisymmetric and sparse: they mix orders m and m +- 1 of one degree.
+    For coefficients c of F(p) = sum c_lm Y_lm(p), -rotate(c) holds those of the derivatives of F.
+    """
+    index, weight = _generators(math.isqrt(harmonics.shape[-1]) - 1)
+    index = torch.as_tensor(index, device=harmonics.device)
+    weight = torch.as_tensor(weight, device=harmonics.device).to(harmonics.dtype)
+    return torch.stack(
+        [harmonics[..., i[0]] * w[0] + harmonics[..., i[1]] * w[1] for i, w in zip(index, weight, strict=True)]
+    )
+
+
+@lru_cache
+def _generators(l_max):
+    """The at most two entries in every row of the three generators: index and weight, each (3, 2, D)."""
+    l = np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
+    m = np.arange(len(l)) - l * l - l
+    order, zonal = np.abs(m), l * l + l
+    lower = np.sqrt((l + order) * (l - order + 1.0)) / 2 * np.where(order == 1, np.sqrt(2), 1)  # to |m| - 1
+    upper = np.sqrt((l - order) * (l + order + 1.0)) / 2 * np.where(order == 0, np.sqrt(2), 1)  # to |m| + 1
+    sign, down, up = np.where(m < 0, -1, 1), np.maximum(order - 1, 0), np.minimum(order + 1, l)
+    sine_of_zero = (order == 0) | (m == -1)
+    about_y = (zonal + sign * down, zonal + sign * up, np.where(sine_of_zero, 0, lower), -upper)
+    sine_of_zero = (order == 0) | (m == 1)
+    about_x = (zonal - sign * down, zonal - sign * up, np.where(sine_of_zero, 0, sign * lower), sign * upper)
+    about_z = (zonal - m, zonal, -1.0 * m, np.zeros(len(l)))
+    first, second, *weights = (np.stack(part) for part in zip(about_x, about_y, about_z, strict=True))
+    return np.stack([first, second], axis=1), np.stack(weights, axis=1)
 
 
 class HealpixTransform(nn.Module):
     """F = sum_lm c_lm Y_lm on the 12 nside**2 HEALPix pixels (RING order) and its transpose, without the dense product.
 
     HEALPix pixels lie on 4 nside - 1 rings of constant theta. A Legendre sum per order m takes the coefficients to
-    every ring, then a trigonometric sum per ring to its pixels: two batched products, about eight times fewer
-    operations than pixels x coefficients at l_max 23, nside 32. Tables and values are float32.
+    every ring, and a trigonometric sum per ring to its pixels: a product with a table that rings of one length share;
+    where these tables together would exceed TABLES numbers, a fast Fourier transform of each ring of over 2 l_max pixels.
+    Values have the dtype that the transform was made with.
     """
 
-    CHUNK = 128  # vectors at a time in `moments`
+    TABLES = 2**25
+    CHUNK = 128  # vectors at a time in `moments`: few enough that their pixels stay in the processor's cache
 
-    def __init__(self, l_max, nside):
+    def __init__(self, l_max, nside, dtype=torch.float32):
         super().__init__()
         self.l_max, self.nside = l_max, nside
-        order = torch.arange(-l_max, l_max + 1)
-        degree = torch.arange(l_max + 1)
-        first_pixel, ring_pixels, _, _, _ = healpy.ringinfo(nside, np.arange(1, 4 * nside))
-        theta, _ = healpy.pix2ang(nside, first_pixel)
-        legendre = enumerate(_normalised_legendre(torch.from_numpy(theta), l_max))
-        legendre = torch.stack([nn.functional.pad(p, (0, l_max - l)) for l, p in legendre])  # (l, ring, m >= 0)
-        legendre = legendre[:, :, order.abs()].permute(2, 1, 0) * torch.where(order == 0, 1.0, 2**0.5)[:, None, None]
+        order, degree = torch.arange(l_max + 1)[:, None], torch.arange(l_max + 1)
+        ring = np.arange(1, 4 * nside)
+        lengths = 4 * np.minimum(np.minimum(ring, 4 * nside - ring), nside)
+        first_pixel = np.cumsum(lengths) - lengths
+        theta, phi = (torch.from_numpy(angle) for angle in healpy.pix2ang(nside, first_pixel))
+        legendre = enumerate(_normalised_legendre(theta, l_max))
+        legendre = torch.stack([nn.functional.pad(p, (0, 0, 0, l_max - l)) for l, p in legendre], dim=-1)
 
-        slot = torch.arange(4 * nside)
-        inside = slot < torch.from_numpy(ring_pixels)[:, None]  # (ring, slot): polar rings have fewer pixels
-        pixel = np.minimum(first_pixel[:, None] + slot.numpy(), 12 * nside**2 - 1)
-        angles = torch.from_numpy(healpy.pix2ang(nside, pixel)[1])[..., None] * order.abs()
-        trigonometric = torch.where(order < 0, angles.sin(), angles.cos()) * inside[..., None]
+        fits = 4 * nside**2 * (l_max + 1) <= self.TABLES
+        self.table_start, tables = {}, [torch.empty(0)]
+        for n in np.unique(lengths).tolist():
+            if fits or n <= 2 * l_max:
+                turns = (order * torch.arange(n)) % n * torch.tensor(2 * math.pi / n, dtype=torch.float64)
+                self.table_start[n] = sum(map(len, tables))
+                tables.append(torch.stack([turns.cos(), -turns.sin()], dim=1).flatten())
+        equator = (nside - 1, 2 * nside + 1, int(first_pixel[nside - 1]), 4 * nside)
+        polar = [(i, 1, int(first_pixel[i]), int(lengths[i])) for i in range(4 * nside - 1)]
+        self.blocks = [*polar[: nside - 1], equator, *polar[3 * nside :]]  # first ring, rings, first pixel, length
 
-        reaches = degree >= order.abs()[:, None]  # (m, l): where l < |m| there is no Y_lm, and the table holds zero
-        k = (degree**2 + degree + order[:, None]).where(reaches, 0)
-        tables = {
-            "index": k.flatten(),
-            "k": k[reaches],
-            "reaches": reaches.flatten().nonzero().squeeze(1),
-            "pixels": inside.flatten().nonzero().squeeze(1),
-            "legendre": legendre.float().contiguous(),  # (m, ring, l)
-            "trigonometric": trigonometric.float().contiguous(),  # (ring, slot, m)
+        part = torch.tensor([1, -1])  # cosines, then sines: all sums are real parts of (c_lm - i c_l,-m) exp(i m phi)
+        slot = torch.arange(2 * (l_max + 1) ** 2).view(l_max + 1, l_max + 1, 2)  # (m, l, part)
+        k = (degree**2 + degree)[:, None] + order[..., None] * part
+        reaches = (degree >= order)[..., None] & ((order[..., None] > 0) | (part > 0))
+        where = torch.empty((l_max + 1) ** 2, dtype=torch.long)
+        where[k[reaches]] = slot[reaches]
+        weight = torch.where(order > 0, 2**0.5, torch.tensor([1.0, 0.0], dtype=torch.float64)) * part
+        buffers = {
+            "k": (k * reaches).flatten(),  # of each slot; where l < m there is no Y_lm, and the table holds zero
+            "where": where,  # the slot of each k
+            "weight": weight[:, None, :, None].to(dtype),
+            "legendre": legendre.to(dtype),  # (m, ring, l)
+            "phase": torch.exp(1j * order * phi).to(dtype.to_complex())[..., None],  # (m, ring, 1)
+            "tables": torch.cat(tables).to(dtype),
         }
-        for name, table in tables.items():
-            self.register_buffer(name, table, persistent=False)
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer, persistent=False)
 
     def synthesis(self, coeffs):
-        """(..., (l_max + 1)**2) -> F on the pixels, (..., 12 nside**2). Inside, the batch is the last axis."""
-        batch = coeffs.reshape(-1, coeffs.shape[-1]).T
-        orders = batch.index_select(0, self.index).view(2 * self.l_max + 1, self.l_max + 1, batch.shape[1])
-        on_rings = torch.bmm(self.legendre, orders).transpose(0, 1)  # (ring, m, batch)
-        on_slots = torch.bmm(self.trigonometric, on_rings).flatten(0, 1)  # (ring * slot, batch)
-        return on_slots.index_select(0, self.pixels).T.reshape(*coeffs.shape[:-1], len(self.pixels))
+        """(..., (l_max + 1)**2) -> F on the pixels, (..., 12 nside**2), differentiable."""
+        values = _Linear.apply(coeffs.reshape(-1, (self.l_max + 1) ** 2), self._synthesis, self._analysis)
+        return values.view(*coeffs.shape[:-1], 12 * self.nside**2)
 
     def analysis(self, values):
         """sum over pixels of value * Y_lm: (..., 12 nside**2) -> (..., (l_max + 1)**2), the transpose of synthesis."""
-        batch = values.reshape(-1, values.shape[-1]).T
-        rings, slots, _ = self.trigonometric.shape
-        on_slots = batch.new_zeros(rings * slots, batch.shape[1]).index_copy(0, self.pixels, batch)
-        on_slots = on_slots.view(rings, slots, batch.shape[1])
-        on_rings = torch.bmm(self.trigonometric.mT, on_slots).transpose(0, 1)  # (m, ring, batch)
-        orders = torch.bmm(self.legendre.mT, on_rings).flatten(0, 1).index_select(0, self.reaches)
-        coeffs = torch.zeros_like(orders).index_copy(0, self.k, orders)
-        return coeffs.T.reshape(*values.shape[:-1], len(self.k))
+        coeffs = _Linear.apply(values.reshape(-1, 12 * self.nside**2), self._analysis, self._synthesis)
+        return coeffs.view(*values.shape[:-1], (self.l_max + 1) ** 2)
+
+    def _synthesis(self, coeffs):
+        orders, n = self.l_max + 1, len(coeffs)
+        slots = coeffs.T.index_select(0, self.k).view(orders, orders, 2, n) * self.weight
+        on_rings = torch.bmm(self.legendre, slots.flatten(2)).unflatten(2, (2, n))
+        spectra = torch.complex(on_rings[:, :, 0], on_rings[:, :, 1]).mul_(self.phase).permute(2, 1, 0).contiguous()
+        parts = torch.view_as_real(spectra).flatten(2)  # (n, ring, 2 m)
+        values = coeffs.new_empty(n, 12 * self.nside**2)
+        for ring, rings, pixel, length in self.blocks:
+            block = values[:, pixel : pixel + rings * length]
+            if length not in self.table_start:
+                half = spectra[:, ring : ring + rings] / 2
+                half[..., 0] *= 2
+                block[:] = torch.fft.irfft(half, length, norm="forward").flatten(1)
+            elif rings == 1:
+                torch.mm(parts[:, ring], self._table(length), out=block)
+            else:
+                block[:] = (parts[:, ring : ring + rings] @ self._table(length)).flatten(1)
+        return values
+
+    def _analysis(self, values):
+        orders, n = self.l_max + 1, len(values)
+        parts = values.new_empty(n, 4 * self.nside - 1, 2 * orders)
+        for ring, rings, pixel, length in self.blocks:
+            block = values[:, pixel : pixel + rings * length].unflatten(1, (rings, length))
+            if length in self.table_start:
+                parts[:, ring : ring + rings] = block @ self._table(length).T
+            else:
+                parts[:, ring : ring + rings] = torch.view_as_real(torch.fft.rfft(block)[..., :orders]).flatten(2)
+        spectra = torch.view_as_complex(parts.unflatten(2, (orders, 2))).permute(2, 1, 0) * self.phase.conj()
+        on_rings = torch.stack([spectra.real, spectra.imag], dim=2).flatten(2)
+        slots = torch.bmm(self.legendre.mT, on_rings).view(orders, orders, 2, n) * self.weight
+        return slots.flatten(0, 2).index_select(0, self.where).T
+
+    def _table(self, length):
+        start, rows = self.table_start[length], 2 * (self.l_max + 1)
+        return self.tables[start : start + rows * length].view(rows, length)
 
     @torch.no_grad()
     def moments(self, coeffs):
         """log Z(e) (...) and its gradient, the mean parameters E_{q_e}[Y] (..., D), of coefficients e (..., D)."""
         batch = coeffs.reshape(-1, coeffs.shape[-1])
         log_z, means = [], []
-        for chunk in batch.split(self.CHUNK):  # few enough that the pixels stay in the processor's cache
-            values = self.synthesis(chunk).T
-            log_sum = torch.logsumexp(values, dim=0)
-            log_z.append(log_sum + math.log(4 * math.pi / len(self.pixels)))
-            means.append(self.analysis((values - log_sum).exp().T))
+        for chunk in batch.split(self.CHUNK):
+            values = self._synthesis(chunk)
+            log_sum = torch.logsumexp(values, dim=-1, keepdim=True)
+            log_z.append(log_sum[:, 0] + math.log(4 * math.pi / values.shape[1]))
+            means.append(self._analysis(values.sub_(log_sum).exp_()))
         log_z, means = torch.cat(log_z or [batch[:, 0]]), torch.cat(means or [batch])
-        return log_z.view(coeffs.shape[:-1]), means.view(coeffs.shape)
+        return log_z.view(coeffs.shape[:-1]), means.reshape(coeffs.shape)
 
     def log_partition(self, coeffs):
         """log Z(e), as `shdd.log_partition` on the pixels: (..., D) -> (...), differentiable once."""
         return _LogPartition.apply(coeffs, self)
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map and its transpose, each the gradient of the other."""
+
+    @staticmethod
+    def forward(ctx, x, apply, transpose):
+        ctx.pair = transpose, apply
+        return apply(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Linear.apply(gradient, *ctx.pair), None, None
 
 
 class _LogPartition(torch.autograd.Function):

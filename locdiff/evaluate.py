@@ -7,15 +7,17 @@ python -m locdiff.evaluate --predictions P.csv --truth T.csv      csv files with
 
 import dataclasses
 import json
+import math
 import time
 from collections import Counter
 from pathlib import Path
 
+import healpy
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from locdiff import cli, datasets, maps, metrics
+from locdiff import cli, datasets, decoder, density, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
 from locdiff.gallery import retrieve
@@ -34,22 +36,32 @@ def medoid(lat_lon):
 
 
 def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
-    """Scores of every summary of the model, {row name: score dict}, and what there is to draw of the first pictures.
+    """Scores of every summary of the model, {row name: score dict}, what its densities are worth, and what to draw.
 
-    embeddings (n, d) float32, truth (n, 2). The second result holds, for m <= SHOWN pictures, `samples` (m, S, 2),
-    `density` (m, N) and `places` (m, 2), the argmax of the density.
+    embeddings (n, d) float32, truth (n, 2). The second result is `calibration`. The third holds, for m <= SHOWN
+    pictures, `samples` (m, S, 2), `density` (m, N) and `places` (m, 2), the exact mode of the density.
     """
     steps, size, parts = model.config.sample_steps, max(1, CHUNK // samples), []
     description = f"{samples} samples a picture, {steps} steps"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
-        chunk = embeddings[start : start + size]
+        chunk, places = embeddings[start : start + size], truth[start : start + size]
         coeffs = model.sample(chunk, samples, seed=seed, first=start)
-        density = model.density(chunk)
-        mass = metrics.mass_within(density, model.anchors, truth[start : start + size])
+        one_pass = model.one_pass(chunk)
+        shares = model.to_density(one_pass)
+        mean, fine, nside = coeffs.mean(dim=1), model.density_coeffs(shares), model.config.decoder_nside
         if not parts:
-            shown = density[:SHOWN].clone()
-        parts.append((model.decode(coeffs), model.densest(coeffs.mean(dim=1)), model.anchors[density.argmax(-1)], mass))
-    places, mean, best, mass = (torch.cat(part) for part in zip(*parts, strict=True))
+            shown = shares[:SHOWN].clone()
+        parts.append({
+            "samples": model.decode(coeffs),
+            "mean": decoder.exact_mode(mean)[0],
+            "mean, each": best_within_each(mean, None),
+            "mode": model.modes(one_pass, shares)[0][:, 0],
+            "each": best_within_each(fine, nside),
+            "mass": metrics.mass_within(shares, model.anchors, places),
+            "calibration": calibration(shares, model.log_likelihood(one_pass, shares, places), places),
+        })  # fmt: skip
+    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    places, mass = found["samples"], found["mass"]
     sampler = "DDPM" if steps == model.config.levels else "DDIM"
     rows = {
         f"LocDiffusion, one sample ({sampler}, {steps} steps)":
@@ -58,10 +70,31 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
             {"accuracy": dict(zip(metrics.THRESHOLDS_KM, (100 * mass.mean(dim=0)).tolist(), strict=True))},
         f"LocDiffusion, geographic centre of {samples} (the paper's)": metrics.score(geographic_center(places), truth),
         f"LocDiffusion, medoid of {samples}": metrics.score(medoid(places), truth),
-        f"LocDiffusion, mean density of {samples}": metrics.score(mean, truth),
-        "LocDiffusion, one-pass density": metrics.score(best, truth),
+        f"LocDiffusion, mean density of {samples}": metrics.score(found["mean"], truth),
+        f"LocDiffusion, mean density of {samples}, best place for each column":
+            metrics.score_each(found["mean, each"], truth),
+        "LocDiffusion, one-pass density, top of its most probable hill": metrics.score(found["mode"], truth),
+        "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
-    return rows, {"samples": places[:SHOWN], "density": shown, "places": best[:SHOWN]}
+    worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
+    return rows, worth, {"samples": places[:SHOWN], "density": shown, "places": found["mode"][:SHOWN]}
+
+
+def best_within_each(coeffs, nside):
+    """The most probable place within each threshold, (n, thresholds, 2); see `decoder.best_within`."""
+    return torch.stack([decoder.best_within(coeffs, k, nside)[0] for k in metrics.THRESHOLDS_KM], dim=1)
+
+
+CALIBRATION = ("nats_over_uniform", "in_region_50", "in_region_90", "area_50_km2", "area_90_km2")
+
+
+def calibration(shares, log_likelihood, truth):
+    """What each density is worth, (n, 5): its log-likelihood of the truth over that of the uniform density, whether the
+    truth lies in its 50 % and 90 % regions, and their areas."""
+    pixel = healpy.ang2pix(healpy.npix2nside(shares.shape[1]), *truth.flip(-1).T.numpy(), lonlat=True)
+    masks, areas = density.regions(shares)
+    inside = masks[torch.arange(len(truth)), :, torch.from_numpy(pixel)]
+    return torch.cat([log_likelihood[:, None] + math.log(4 * math.pi), inside, areas], dim=-1)
 
 
 def score_baselines(embeddings, truth, train, seed=0, progress=True):
@@ -90,16 +123,23 @@ def report(run, model, train, test, settings, source=None, progress=True):
     """
     started, t = time.monotonic(), settings.training
     embeddings, truth = test.batch(range(len(test)))
-    rows, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
+    rows, worth, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
     rows |= score_baselines(embeddings, truth, train, t.seed, progress)
     data = source or t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
     record = {
-        "rows": rows, "data": data, "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
+        "rows": rows, "one_pass_density": worth, "data": data,
+        "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
         "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.alpha_bar.device),
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     text = f"Per cent within k km, {len(test):,} held-out pictures. Data: {data}. Seed {t.seed}.\n\n"
-    text += metrics.table(rows) + "\n"
+    text += metrics.table(rows) + "\n\n"
+    text += (
+        f"The one-pass density gives the true place {worth['nats_over_uniform']:.2f} nats more than the uniform one. "
+        f"Its 50 % and 90 % regions hold the truth of {100 * worth['in_region_50']:.1f} and "
+        f"{100 * worth['in_region_90']:.1f} % of the pictures; their mean areas are "
+        f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2.\n"
+    )
     suffix = f"-{Path(source).resolve().name}" if source else ""
     outputs = [run / f"metrics{suffix}.json", run / f"metrics{suffix}.md", run / f"predictions{suffix}.png"]
     write_atomically(outputs[0], lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))

@@ -6,13 +6,16 @@ import healpy
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from locdiff import datasets
 from locdiff.coordinates import great_circle_km
+from locdiff.density import regions
 from locdiff.model import write_atomically
 
 CLOSE_UP_DEGREES = 13.5  # half the height: a close-up is about 3000 km across
 WORLD = (0.0, 0.0, 90.0, 180.0)
+REGION_STYLES = ("solid", "dotted")
 
 
 def close_up(lat_lon):
@@ -22,7 +25,10 @@ def close_up(lat_lon):
 
 
 def draw_density(axes, density, image, window, height=360):
-    """Draw one density (N,) over the grey map `image` (h, 2h) in a window; the colour is logarithmic, three decades."""
+    """Draw one density (N,) over the grey map `image` (h, 2h) in a window, and the outlines of its 50 and 90 % regions.
+
+    The colour is logarithmic, three decades.
+    """
     lat, lon, half_height, half_width = window
     lats = lat + half_height * (1 - 2 * (np.arange(height) + 0.5) / height)
     width = round(height * half_width / half_height) if window == WORLD else height
@@ -32,7 +38,8 @@ def draw_density(axes, density, image, window, height=360):
         ((90 - grid_lat) / 180 * (len(image) - 1)).astype(int), ((grid_lon + 180) / 360 * 2 * len(image)).astype(int)
     ]
     share = density.numpy()
-    value = share[healpy.ang2pix(healpy.npix2nside(len(share)), grid_lon, grid_lat, lonlat=True)] / share.max()
+    pixel = healpy.ang2pix(healpy.npix2nside(len(share)), grid_lon, grid_lat, lonlat=True)
+    value = share[pixel] / share.max()
     strength = np.clip(1 + np.log10(np.maximum(value, 1e-9)) / 3, 0, 1)
     opacity = (0.85 * (strength > 0) * (0.3 + 0.7 * strength))[..., None]
     colours = base[..., None] * (1 - opacity) + colormaps["inferno"](0.25 + 0.75 * strength)[..., :3] * opacity
@@ -41,6 +48,9 @@ def draw_density(axes, density, image, window, height=360):
     axes.imshow(
         colours, extent=extent, interpolation="nearest", aspect=half_width / half_height if width == height else 1
     )
+    for mask, style in zip(regions(density[None])[0][0].numpy(), REGION_STYLES, strict=True):
+        if not mask.all():
+            axes.contour(lons, lats, mask[pixel], levels=[0.5], colors="white", linewidths=0.8, linestyles=style)
     axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
 
 
@@ -82,8 +92,11 @@ def draw_predictions(path, anchors, places, density, samples=None, truth=None, p
             else:
                 axes.set_title(f"most likely: {great_circle_km(places[i], truth[i]):,.0f} km from the truth")
     handles, labels = axes.get_legend_handles_labels()
+    for share, style in zip((50, 90), REGION_STYLES, strict=True):
+        handles.append(Line2D([], [], color="white", linewidth=0.8, linestyle=style))
+        labels.append(f"smallest region of {share} %")
     caption = "colour: probability per area, from its largest value (yellow) to a thousandth of it (dark)"
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, title=caption, facecolor="#999999")
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, title=caption, facecolor="#999999")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -30,6 +30,12 @@ def score(lat_lon, truth):
     }
 
 
+def score_each(lat_lon, truth):
+    """Scores of predictions made for each threshold, (n, thresholds, 2): the `accuracy` within each by its own."""
+    own = [score(places, truth)["accuracy"][k] for k, places in zip(THRESHOLDS_KM, lat_lon.unbind(1), strict=True)]
+    return {"accuracy": dict(zip(THRESHOLDS_KM, own, strict=True))}
+
+
 def mass_within(density, anchors, truth):
     """Share of the density (n, N) over the anchors (N, 2) within each threshold of the truth (n, 2): (n, thresholds).
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from locdiff import decoder, diffusion, shdd
+from locdiff import decoder, density, diffusion, shdd
 from locdiff.cli import InputError, option
-from locdiff.coordinates import great_circle_km
 from locdiff.cs_unet import CSUNet
+from locdiff.metrics import THRESHOLDS_KM
 from locdiff.spherical_harmonics import HealpixTransform
 
 FORMAT_VERSION = 1
@@ -193,35 +193,69 @@ class LocDiffusion(nn.Module):
         return lat_lon.cpu()
 
     @torch.no_grad()
-    def densest(self, coeffs):
-        """The anchor of the largest F, for coefficients of a density itself, such as a mean of samples: (n, 2)."""
-        best = [self.grid.synthesis(c.to(self.alpha_bar.device)).argmax(-1).cpu() for c in coeffs.split(CHUNK // 4)]
-        return self.anchors[torch.cat(best)]
+    def one_pass(self, embeddings):
+        """The network's answer at pure noise, from one evaluation: (n, embed_dim) -> coefficients (n, D) on the CPU.
 
-    @torch.no_grad()
-    def density(self, embeddings):
-        """Probability of each HEALPix pixel of `anchors`, from one evaluation at pure noise: (n, embed_dim) -> (n, N).
-
-        Trained by likelihood this is q_e. Otherwise the prediction of x_0 at pure noise holds the coefficients of the
-        density, which, cut off at l_max, can dip below zero: there it is set to zero, and the rest sums to one.
+        Trained by likelihood these are the natural parameters of the density q_e of the place. Otherwise they are the
+        coefficients of the density itself, cut off at l_max.
         """
         self.check(embeddings)
-        noise = torch.randn(self.config.dimensions, generator=torch.Generator().manual_seed(0)).to(
-            self.alpha_bar.device
-        )
-        t, chunks = torch.tensor(self.config.levels, device=noise.device), []
+        noise = torch.randn(self.config.dimensions, generator=torch.Generator().manual_seed(0))
+        noise, t = noise.to(self.alpha_bar.device), torch.tensor(self.config.levels, device=self.alpha_bar.device)
+        chunks = []
         for chunk in torch.as_tensor(embeddings).split(CHUNK):
             chunk = self._on_device(chunk)
             if self.config.loss == "likelihood":
-                share = torch.softmax(self.grid.synthesis(self(noise, t, chunk)), dim=-1)
+                chunks.append(self(noise, t, chunk).cpu())
             else:
-                share = self.grid.synthesis(self.denoise(noise.expand(len(chunk), -1), t, chunk)).clamp(min=0)
-                share = share / share.sum(dim=-1, keepdim=True)
-            chunks.append(share.cpu())
-        return torch.cat(chunks) if chunks else torch.empty(0, len(self.anchors))
+                chunks.append(self.denoise(noise.expand(len(chunk), -1), t, chunk).cpu() / math.sqrt(4 * math.pi))
+        return torch.cat(chunks) if chunks else torch.empty(0, self.config.dimensions)
 
-    def predict(self, pictures_or_embeddings):
-        """Most likely place of each picture, (n, 2) degrees, with the radius in km around it that holds 90 %, (n,).
+    @torch.no_grad()
+    def density(self, embeddings):
+        """Probability of each HEALPix pixel of `anchors`, from one network evaluation: (n, embed_dim) -> (n, N)."""
+        return self.to_density(self.one_pass(embeddings))
+
+    def to_density(self, coeffs):
+        """The density (n, N) that the result of `one_pass` (n, D) stands for; see `density.from_linear`."""
+        parts = [self.grid.synthesis(chunk.to(self.alpha_bar.device)) for chunk in coeffs.split(CHUNK // 2)]
+        turn = partial(torch.softmax, dim=-1) if self.config.loss == "likelihood" else density.from_linear
+        return torch.cat([turn(part).cpu() for part in parts]) if parts else torch.empty(0, len(self.anchors))
+
+    def density_coeffs(self, shares):
+        """Coefficients (n, D'), up to degree 2 decoder_nside, of densities over pixels (n, N): for `best_within`."""
+        nside = self.config.decoder_nside
+        transform = decoder.healpix_transform(2 * nside, nside, device=self.alpha_bar.device)
+        return transform.analysis(shares.to(self.alpha_bar.device)).cpu()
+
+    @torch.no_grad()
+    def modes(self, coeffs, shares, k=1):
+        """The k most probable hills of the densities of `one_pass` (n, D), `shares` (n, N) being those densities.
+
+        Returns the places of their tops (n, k, 2), exact, and their probabilities (n, k); see `density.modes`.
+        """
+        pixel, probability = density.modes(shares, k)
+        places = self.anchors[pixel]
+        device, nside = self.alpha_bar.device, self.config.decoder_nside
+        tops = [
+            decoder.climb(e.to(device), place.to(device), nside)[0].cpu()
+            for e, place in zip(coeffs.split(64), places.split(64), strict=True)
+        ]
+        return torch.cat(tops) if tops else places, probability
+
+    @torch.no_grad()
+    def log_likelihood(self, coeffs, shares, lat_lon):
+        """Log density in nats per steradian at the places (n, 2), (n), by the result of `one_pass` and its densities.
+
+        Of a model trained by likelihood exactly, of any other that of the pixel.
+        """
+        if self.config.loss != "likelihood":
+            return density.log_likelihood(shares, lat_lon)
+        log_z = torch.cat([self.grid.moments(e.to(self.alpha_bar.device))[0].cpu() for e in coeffs.split(CHUNK)])
+        return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
+
+    def predict(self, pictures_or_embeddings, top_k=1):
+        """Where the pictures were taken: a list of `Prediction`, each with at most `top_k` places.
 
         Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings.
         """
@@ -230,13 +264,23 @@ class LocDiffusion(nn.Module):
             from locdiff.embed import embed_pictures
 
             embeddings = embed_pictures(embeddings, self.config.encoder)
-        places, radii = [], []
+        predictions = []
         for chunk in torch.as_tensor(embeddings).split(256):
-            density = self.density(chunk)
-            place = self.anchors[density.argmax(dim=-1)]
-            places.append(place)
-            radii.append(radius_holding(0.9, density, place, self.anchors))
-        return (torch.cat(places), torch.cat(radii)) if places else (torch.empty(0, 2), torch.empty(0))
+            coeffs = self.one_pass(chunk)
+            shares = self.to_density(coeffs)
+            places, probability = self.modes(coeffs, shares, top_k)
+            fine = self.density_coeffs(shares)
+            within = {k: decoder.best_within(fine, k, self.config.decoder_nside) for k in THRESHOLDS_KM}
+            radii = [density.radius_holding(share, shares, places[:, 0], self.anchors) for share in (0.5, 0.9)]
+            _, areas = density.regions(shares)
+            for i in range(len(chunk)):
+                found = probability[i] > 0
+                best = {k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()}
+                numbers = [part[i].item() for part in radii] + areas[i].tolist()
+                predictions.append(
+                    Prediction(places[i][found].tolist(), probability[i][found].tolist(), best, *numbers)
+                )
+        return predictions
 
     def check(self, embeddings):
         """Raise InputError unless `embeddings` are finite and (n, embed_dim)."""
@@ -281,6 +325,19 @@ class LocDiffusion(nn.Module):
             raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device).eval()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Where one picture was taken, most probable places first; degrees, km and km^2."""
+
+    places: list  # [lat, lon] of the top of each hill of the density
+    probabilities: list  # that the picture was taken on that hill
+    within: dict  # {k: (lat, lon, probability)}: the place with the most probability within k km of it
+    radius_50_km: float  # around the first place
+    radius_90_km: float
+    area_50_km2: float  # of the smallest region that holds 50 %
+    area_90_km2: float
 
 
 class PictureNoise:
@@ -334,11 +391,3 @@ def write_atomically(path, write):
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-
-
-def radius_holding(share, density, lat_lon, anchors):
-    """Radius in km around each place (n, 2) that holds `share` of its density (n, N) over the anchors (N, 2); (n,)."""
-    distance, order = great_circle_km(lat_lon[:, None], anchors).sort(dim=-1)
-    reached = density.gather(-1, order).cumsum(dim=-1)
-    first = (reached < share * reached[:, -1:]).sum(dim=-1)
-    return distance.gather(-1, first[:, None])[:, 0]

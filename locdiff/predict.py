@@ -1,8 +1,16 @@
-"""Where were these pictures taken? One line a picture: id, lat, lon, and the radius in km that holds 90 %.
+"""Where were these pictures taken? Prints csv: id, prediction, lat, lon, probability, radius_50_km, radius_90_km.
 
 python -m locdiff.predict RUN picture.jpg ...              picture files; a run on Blue Marble takes satellite views
 python -m locdiff.predict RUN FOLDER                       an embeddings folder: embeddings.npy and locations.csv
-python -m locdiff.predict RUN picture.jpg --map out.png    draws the densities too
+python -m locdiff.predict RUN picture.jpg --top-k 5        up to five places a picture
+python -m locdiff.predict RUN picture.jpg --map out.png    draws the densities too, with their 50 and 90 % regions
+
+The predictions of a picture are
+
+  place 1, 2, ...     the tops of the most probable hills of its density, and the probability of the whole hill;
+                      radius_50_km and radius_90_km around the first hold so much of the whole density
+  within K km         the place with the most probability within K km of it: the best guess where K km count as right
+  centre of 16        the paper's prediction, the geographic centre of 16 samples (--samples)
 """
 
 import csv
@@ -13,6 +21,7 @@ import torch
 
 from locdiff import cli, datasets, maps
 from locdiff.cli import InputError
+from locdiff.coordinates import geographic_center
 from locdiff.embed import embed_pictures
 from locdiff.model import LocDiffusion
 from locdiff.train import pick_device
@@ -39,25 +48,41 @@ def main(argv=None):
     parser.add_argument(
         "--map", type=Path, metavar="FILE.png", help=f"draw the densities (at most {MAP_LIMIT} pictures)"
     )
-    parser.add_argument("--samples", type=int, default=16, help="samples drawn on the map (default 16)")
+    parser.add_argument("--samples", type=int, default=16, help="samples a picture (default 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--top-k", type=int, default=1, help="places a picture (default 1)")
     arguments = parser.parse_args(argv)
+    if arguments.top_k < 1 or arguments.samples < 1:
+        parser.error("--top-k and --samples must be at least 1")
     model = LocDiffusion.load(arguments.run, pick_device(arguments.device))
     ids, embeddings = read_source(arguments.source, model)
     if arguments.map and len(ids) > MAP_LIMIT:
         raise InputError(f"--map draws at most {MAP_LIMIT} pictures, got {len(ids)}")
-    places, radii = model.predict(embeddings)
+    predictions = model.predict(embeddings, arguments.top_k)
+    samples = model.decode(model.sample(embeddings, arguments.samples, seed=arguments.seed))
+    centres = geographic_center(samples).tolist()
     if arguments.map:
-        samples = model.decode(model.sample(embeddings, arguments.samples, seed=arguments.seed))
         is_thumbnail = model.config.encoder == datasets.THUMBNAIL_ENCODER
         pictures = datasets.thumbnail_pictures(embeddings) if is_thumbnail else None
         density, names = model.density(embeddings), [Path(name).name for name in ids]
+        places = torch.tensor([prediction.places[0] for prediction in predictions], dtype=torch.float64)
         maps.draw_predictions(arguments.map, model.anchors, places, density, samples, pictures=pictures, names=names)
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["id", "lat", "lon", "radius_90_km"])
-    for name, (lat, lon), radius in zip(ids, places.tolist(), radii.tolist(), strict=True):
-        writer.writerow([name, f"{lat:.4f}", f"{lon:.4f}", f"{radius:.0f}"])
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["id", "prediction", "lat", "lon", "probability", "radius_50_km", "radius_90_km"])
+    for name, prediction, centre in zip(ids, predictions, centres, strict=True):
+        radii = [f"{prediction.radius_50_km:.0f}", f"{prediction.radius_90_km:.0f}"]
+        for i, (place, probability) in enumerate(zip(prediction.places, prediction.probabilities, strict=True), 1):
+            writer.writerow(
+                [name, f"place {i}", *degrees(place), f"{probability:.4f}", *(radii if i == 1 else ["", ""])]
+            )
+        for k, (*place, probability) in prediction.within.items():
+            writer.writerow([name, f"within {k} km", *degrees(place), f"{probability:.4f}", "", ""])
+        writer.writerow([name, f"centre of {arguments.samples}", *degrees(centre), "", "", ""])
+
+
+def degrees(place):
+    return [f"{angle:.4f}" for angle in place]
 
 
 if __name__ == "__main__":

@@ -87,30 +87,32 @@ def rotate(harmonics):
     These are the generators of the rotations, antisymmetric and sparse: they mix orders m and m +- 1 of one degree.
     For coefficients c of F(p) = sum c_lm Y_lm(p), -rotate(c) holds those of the derivatives of F.
     """
-    index, weight = _generators(math.isqrt(harmonics.shape[-1]) - 1)
-    index = torch.as_tensor(index, device=harmonics.device)
-    weight = torch.as_tensor(weight, device=harmonics.device).to(harmonics.dtype)
-    return torch.stack(
-        [harmonics[..., i[0]] * w[0] + harmonics[..., i[1]] * w[1] for i, w in zip(index, weight, strict=True)]
+    l_max = math.isqrt(harmonics.shape[-1]) - 1
+    opposite, weights = _generators(l_max)
+    opposite = torch.as_tensor(opposite, device=harmonics.device)
+    x_below, x_above, y_below, y_above, z = torch.as_tensor(weights, device=harmonics.device).to(harmonics.dtype)
+    swapped = harmonics.index_select(-1, opposite)  # cosines for sines
+    below, above, swapped_below, swapped_above = (
+        nn.functional.pad(part, shift) for part in (harmonics, swapped) for shift in ((1, -1), (-1, 1))
     )
+    about_x = x_below * swapped_below + x_above * swapped_above
+    return torch.stack([about_x, y_below * below + y_above * above, z * swapped])
 
 
 @lru_cache
 def _generators(l_max):
-    """The at most two entries in every row of the three generators: index and weight, each (3, 2, D)."""
+    """The index of (l, -m) for each (l, m), (D), and the weights in `rotate` of the entries there, (5, D)."""
     l = np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
     m = np.arange(len(l)) - l * l - l
-    order, zonal = np.abs(m), l * l + l
-    lower = np.sqrt((l + order) * (l - order + 1.0)) / 2 * np.where(order == 1, np.sqrt(2), 1)  # to |m| - 1
-    upper = np.sqrt((l - order) * (l + order + 1.0)) / 2 * np.where(order == 0, np.sqrt(2), 1)  # to |m| + 1
-    sign, down, up = np.where(m < 0, -1, 1), np.maximum(order - 1, 0), np.minimum(order + 1, l)
-    sine_of_zero = (order == 0) | (m == -1)
-    about_y = (zonal + sign * down, zonal + sign * up, np.where(sine_of_zero, 0, lower), -upper)
-    sine_of_zero = (order == 0) | (m == 1)
-    about_x = (zonal - sign * down, zonal - sign * up, np.where(sine_of_zero, 0, sign * lower), sign * upper)
-    about_z = (zonal - m, zonal, -1.0 * m, np.zeros(len(l)))
-    first, second, *weights = (np.stack(part) for part in zip(about_x, about_y, about_z, strict=True))
-    return np.stack([first, second], axis=1), np.stack(weights, axis=1)
+    order = np.abs(m)
+    inwards = np.sqrt((l + order) * (l - order + 1.0)) / 2  # from |m| - 1 to |m|
+    outwards = np.sqrt((l - order) * (l + order + 1.0)) / 2 * np.where(m == 0, np.sqrt(2), 1)  # from |m| + 1 to |m|
+    zonal = np.sqrt(2) * inwards  # from 0 to |m| = 1, for cosines only: there is no sine of zero
+    x_below = np.select([m > 1, m < 0], [inwards, -outwards], 0)
+    x_above = np.select([m >= 0, m == -1], [outwards, -zonal], -inwards)
+    y_below = np.select([m > 1, m == 1, m < 0], [inwards, zonal, -outwards], 0)
+    y_above = np.select([m >= 0, m < -1], [-outwards, inwards], 0)
+    return l * l + l - m, np.stack([x_below, x_above, y_below, y_above, -1.0 * m])
 
 
 class HealpixTransform(nn.Module):
@@ -118,7 +120,8 @@ class HealpixTransform(nn.Module):
 
     HEALPix pixels lie on 4 nside - 1 rings of constant theta. A Legendre sum per order m takes the coefficients to
     every ring, and a trigonometric sum per ring to its pixels: a product with a table that rings of one length share;
-    where these tables together would exceed TABLES numbers, a fast Fourier transform of each ring of over 2 l_max pixels.
+    where these tables together would exceed TABLES numbers, a fast Fourier transform of every ring of over 2 l_max
+    pixels.
     Values have the dtype that the transform was made with.
     """
 

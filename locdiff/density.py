@@ -62,7 +62,8 @@ def modes(density, k):
     neighbours = torch.from_numpy(_neighbours(healpy.npix2nside(density.shape[-1]))).to(density.device)
     top = torch.empty(density.shape, dtype=torch.long, device=density.device)
     for row, uphill in zip(density, top, strict=True):
-        steepest = row.index_select(0, neighbours.flatten()).view(neighbours.shape).max(dim=0).indices
+        rank = torch.empty_like(top[0]).scatter(0, row.argsort(stable=True), torch.arange(len(row), device=row.device))
+        steepest = rank.index_select(0, neighbours.flatten()).view(neighbours.shape).max(dim=0).indices  # no two equal
         uphill[:] = neighbours.gather(0, steepest[None])[0]
     while not torch.equal(higher := top.gather(-1, top), top):
         top = higher

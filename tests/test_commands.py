@@ -76,11 +76,19 @@ def test_evaluate_scores_another_folder_beside_the_run(run, cache):
 def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, capsys):
     predict.main([str(run), *pictures, "--map", str(tmp_path / "map.png"), "--samples", "3"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    assert [row["id"] for row in rows] == pictures
+    expected = ["place 1", *(f"within {k} km" for k in (1, 25, 200, 750, 2500)), "centre of 3"]
+    assert [(row["id"], row["prediction"]) for row in rows] == [(name, kind) for name in pictures for kind in expected]
     for row in rows:
-        assert (
-            abs(float(row["lat"])) <= 90 and -180 <= float(row["lon"]) < 180 and 0 < float(row["radius_90_km"]) < 20_016
-        )
+        assert abs(float(row["lat"])) <= 90 and -180 <= float(row["lon"]) < 180
+        if row["prediction"] == "place 1":
+            assert 0 < float(row["radius_50_km"]) <= float(row["radius_90_km"]) < 20_016
+        if "within" in row["prediction"]:
+            assert 0 < float(row["probability"]) < 1.0001 or row["prediction"] == "within 1 km"
+    capsys.readouterr()
+    predict.main([str(run), pictures[0], "--top-k", "3"])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    shares = [float(row["probability"]) for row in rows if row["prediction"].startswith("place")]
+    assert 1 <= len(shares) <= 3 and shares == sorted(shares, reverse=True)
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.width > 1000
 
@@ -90,7 +98,7 @@ def test_predict_takes_an_embeddings_folder(run, cache, capsys):
         datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
     )
     predict.main([str(run), str(folder)])
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 5 * 7
 
 
 def test_training_on_a_folder_of_embeddings(tmp_path, capsys):

@@ -11,7 +11,7 @@ from locdiff import diffusion, metrics, shdd
 from locdiff.cli import InputError
 from locdiff.coordinates import great_circle_km
 from locdiff.decoder import healpix_anchors
-from locdiff.model import LOSSES, LocDiffusion, ModelConfig, radius_holding, write_atomically
+from locdiff.model import LOSSES, LocDiffusion, ModelConfig, write_atomically
 
 TINY = {
     "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "levels": 40,
@@ -175,7 +175,7 @@ def test_wrong_embeddings_are_refused():
         for use in (model.density, model.sample, model.predict):
             with pytest.raises(InputError, match=message):
                 use(wrong)
-    assert model.predict(torch.empty(0, 5))[0].shape == (0, 2)
+    assert model.predict(torch.empty(0, 5)) == []
     assert model.sample(torch.empty(0, 5)).shape == (0, 16, 64)
 
 
@@ -187,19 +187,35 @@ def test_impossible_configurations_are_refused(wrong):
         ModelConfig(**TINY | wrong)
 
 
-def test_the_radius_that_holds_a_share_by_hand():
-    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)
-    density = torch.tensor([[0.5, 0.3, 0.2]])
-    for share, other in [(0.5, 0), (0.6, 1), (0.8, 1), (0.81, 2)]:
-        radius = radius_holding(share, density, anchors[:1], anchors)
-        torch.testing.assert_close(radius, great_circle_km(anchors[:1], anchors[other : other + 1]))
+def test_predictions_come_from_the_density():
+    """Two hills of known places: their tops, the probabilities those of the density, radii and areas too."""
+    here, there = torch.tensor([[48.9, 2.4]]), torch.tensor([[-25.0, 135.0]])
+    model = with_prior(2.2 * shdd.encode(here, 7).float()[0] + 2 * shdd.encode(there, 7).float()[0])
+    first, second = model.predict(torch.zeros(2, 5), top_k=3)
+    assert first.places == second.places and len(first.places) == len(first.probabilities) == 3
+    for place, hill in zip((here, there), first.places, strict=False):
+        distance = great_circle_km(place.double(), torch.tensor(hill, dtype=torch.float64))
+        assert distance < 300  # each hill stands on the ripples of the other
+    density = model.density(torch.zeros(1, 5))
+    mass = metrics.mass_within(density, model.anchors, here.double())[0]
+    assert first.probabilities[0] > first.probabilities[1] > 0.1 and sum(first.probabilities) <= 1.0001
+    for k, expected in zip(metrics.THRESHOLDS_KM, mass, strict=True):
+        lat, lon, probability = first.within[k]
+        if k >= 750:  # some pixels
+            assert probability == pytest.approx(expected.item(), rel=0.1)
+            assert great_circle_km(here[0].double(), torch.tensor([lat, lon])) < 1000
+    assert 0 < first.radius_50_km < first.radius_90_km and 0 < first.area_50_km2 < first.area_90_km2
 
 
-def test_places_come_from_the_density_and_fit_the_anchors():
-    model = with_prior(2 * shdd.encode(torch.tensor([[48.9, 2.4]]), 7).float()[0])
-    places, radius = model.predict(torch.zeros(2, 5))
-    assert (great_circle_km(places, torch.tensor([[48.9, 2.4]], dtype=torch.float64)) < 300).all()
-    assert (radius > 500).all() and (radius < 19_000).all()
+def test_the_likelihood_of_a_place_is_that_of_its_pixel():
+    """A model trained by likelihood knows it between the pixels; at their centres both agree, and any model has one."""
+    by_likelihood = with_prior(2 * shdd.encode(torch.tensor([[48.9, 2.4]]), 7).float()[0])
+    for model in (by_likelihood, tiny(loss="l2")):
+        coeffs = model.one_pass(torch.zeros(9, 5))
+        shares, places = model.to_density(coeffs), model.anchors[100:1000:100]
+        expected = (shares[0, 100:1000:100] * 3072 / (4 * math.pi)).log()
+        found = model.log_likelihood(coeffs, shares, places)
+        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=1e-4)
 
 
 def test_config_survives_a_round_trip_through_json():

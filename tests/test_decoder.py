@@ -1,0 +1,169 @@
+"""The decoders that are not limited to anchors, against brute force, closed forms and the Cramer-Rao bound."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import EDGE_PLACES, at_edges, opposite, places, random_coeffs, seeds
+
+from locdiff import decoder, shdd
+from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
+from reference import coordinates
+
+DTYPES = [torch.float32, torch.float64]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def tensor(*rows, dtype=torch.float64, device="cpu"):
+    return torch.tensor(rows, dtype=dtype, device=device)
+
+
+def random_places(n, seed=0):
+    u, v = np.random.default_rng(seed).uniform(size=(2, n))
+    return torch.from_numpy(np.stack([np.degrees(np.arcsin(2 * u - 1)), 360 * v - 180], axis=-1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(place=places, l_max=st.sampled_from([1, 4, 12]))
+@at_edges(l_max=7)
+def test_the_exact_mode_of_an_encoding_is_the_place(dtype, device, place, l_max):
+    coeffs = shdd.encode(tensor(place), l_max).to(device, dtype)
+    found, score = decoder.exact_mode(coeffs[0])
+    assert found.dtype == dtype and found.shape == (2,) and score.shape == ()
+    assert great_circle_km(tensor(place)[0], found.double().cpu()) < (0.5 if dtype == torch.float32 else 1e-3)
+    assert score.item() == pytest.approx((l_max + 1) ** 2 / (4 * math.pi), rel=1e-5)
+
+
+@given(seed=seeds, l_max=st.integers(0, 6))
+def test_the_exact_mode_is_above_every_anchor_and_flat(seed, l_max):
+    coeffs = torch.from_numpy(random_coeffs(seed, l_max, lead=(3,)))
+    found, score = decoder.exact_mode(coeffs)
+    fine = decoder.evaluate_at(coeffs, decoder.healpix_anchors(32)).max(dim=-1).values
+    assert (score >= fine - 0.08 * fine.abs() - 1e-9).all()  # as promised, and nearly always above
+    torch.testing.assert_close(score, (coeffs * shdd.encode(found, l_max)).sum(-1))
+    for north, east in ((1e-4, 0), (-1e-4, 0), (0, 1e-4), (0, -1e-4)):
+        cos = torch.cos(torch.deg2rad(found[:, 0])).clamp(min=1e-3)
+        near = torch.stack([(found[:, 0] + north).clamp(-90, 90), found[:, 1] + east / cos], dim=-1)
+        assert ((coeffs * shdd.encode(near, l_max)).sum(-1) <= score + 1e-10).all()
+
+
+def test_the_exact_mode_has_any_leading_shape_and_survives_flat_tops():
+    coeffs = torch.from_numpy(random_coeffs(0, 3, lead=(2, 3)))
+    found, score = decoder.exact_mode(coeffs)
+    assert found.shape == (2, 3, 2) and score.shape == (2, 3)
+    torch.testing.assert_close(decoder.exact_mode(coeffs[1, 2]), (found[1, 2], score[1, 2]))
+    for flat in (torch.zeros(2, 16), torch.ones(1, 1), torch.eye(16)[:1]):
+        place, score = decoder.exact_mode(flat)
+        assert place.isfinite().all() and score.isfinite().all()
+    empty = decoder.exact_mode(torch.empty(0, 4, 16))
+    assert empty[0].shape == (0, 4, 2) and empty[1].shape == (0, 4)
+
+
+def test_a_ridge_is_climbed_to_a_point_of_it():
+    """-Y_20 is largest all along the equator, where it is flat to the east."""
+    found, score = decoder.exact_mode(-torch.eye(9, dtype=torch.float64)[6])
+    assert found[0].abs() < 1e-6 and score.item() == pytest.approx(math.sqrt(5 / (16 * math.pi)))
+
+
+def test_a_climb_that_leaves_its_basin_returns_where_it_began():
+    """From the foot of the hill, steps of at most a pixel lead far away; the start is returned, with its own height."""
+    coeffs, start = shdd.encode(tensor((0.0, 0.0)), 2), tensor((60.0, 30.0))[None]
+    found, height = decoder.climb(coeffs, start, 16)
+    torch.testing.assert_close(found, start)
+    torch.testing.assert_close(height[0], (coeffs * shdd.encode(start[0], 2)).sum(-1))
+    found, _ = decoder.climb(coeffs, tensor((2.0, -1.0))[None], 16)
+    assert great_circle_km(found[0, 0], tensor((0.0, 0.0))[0]) < 0.01
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("l_max", [15, 31])
+def test_the_exact_mode_reaches_the_cramer_rao_bound(device, l_max):
+    """Noise of variance s^2 on every coefficient moves the mode by s / sqrt(K2) an axis: 22.2 and 5.5 km at s = 0.1."""
+    truth = random_places(2000, l_max)
+    noise = 0.1 * torch.randn(2000, (l_max + 1) ** 2, generator=torch.Generator().manual_seed(l_max))
+    found, _ = decoder.exact_mode((shdd.encode(truth, l_max) + noise).float().to(device))
+    degree = np.arange(l_max + 1)
+    curvature = (degree * (degree + 1) / 2 * (2 * degree + 1)).sum() / (4 * np.pi)
+    bound = EARTH_RADIUS_KM * 0.1 * math.sqrt(math.pi / 2 / curvature)
+    assert great_circle_km(truth, found.double().cpu()).mean().item() == pytest.approx(bound, rel=0.05)
+
+
+# the mass within a radius
+
+
+@given(seed=seeds, rho_km=st.sampled_from([300.0, 1500.0, 6000.0, 15_000.0, 20_015.2]), place=places)
+@at_edges(seed=0, rho_km=3000.0)
+def test_the_mass_within_a_radius_is_the_sum_over_the_cap(seed, rho_km, place):
+    """Against Gauss-Legendre times equal steps, in coordinates centred on the place."""
+    l_max, coeffs = 5, torch.from_numpy(random_coeffs(seed, 5))
+    x, weights = np.polynomial.legendre.leggauss(12)
+    cos_rho = math.cos(rho_km / EARTH_RADIUS_KM)
+    gamma, azimuth = np.meshgrid(np.arccos(cos_rho + (1 - cos_rho) * (x + 1) / 2), np.arange(24) * np.pi / 12)
+    centre = coordinates.to_unit_vector(place)
+    east = np.cross([0.6, 0.0, 0.8], centre) / np.linalg.norm(np.cross([0.6, 0.0, 0.8], centre))
+    round_it = np.cos(azimuth)[..., None] * east + np.sin(azimuth)[..., None] * np.cross(centre, east)
+    around = coordinates.from_unit_vector(np.cos(gamma)[..., None] * centre + np.sin(gamma)[..., None] * round_it)
+    values = decoder.evaluate_at(coeffs, torch.from_numpy(around.reshape(-1, 2))).view(24, 12)
+    expected = (values.mean(dim=0).numpy() * weights).sum() * (1 - cos_rho) * np.pi
+    found = (decoder.cap_mass(coeffs, rho_km) * shdd.encode(tensor(place)[0], l_max)).sum().item()
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_mass_within_tiny_and_whole_radii():
+    coeffs = torch.from_numpy(random_coeffs(1, 40))
+    place = tensor((50.0, 8.0))[0]
+    value = (coeffs * shdd.encode(place, 40)).sum()
+    small = (decoder.cap_mass(coeffs, 0.1) * shdd.encode(place, 40)).sum()
+    assert small.item() == pytest.approx(value.item() * math.pi * (0.1 / EARTH_RADIUS_KM) ** 2, rel=1e-5)
+    whole = decoder.cap_mass(coeffs, 30_000.0)
+    assert whole[0].item() == pytest.approx(4 * math.pi * coeffs[0].item()) and whole[1:].abs().max() < 1e-12
+
+
+@given(place=places, rho_km=st.sampled_from([50.0, 800.0]))
+@at_edges(rho_km=800.0)
+def test_one_peak_is_the_best_place_within_any_radius(place, rho_km):
+    coeffs = shdd.encode(tensor(place), 10)[0]
+    found, mass = decoder.best_within(coeffs, rho_km)
+    assert great_circle_km(tensor(place)[0], found) < 0.01 and 0 < mass < 1.2
+
+
+def test_a_wide_hill_wins_at_large_radii_and_a_sharp_one_at_small():
+    degree = torch.arange(21).repeat_interleave(2 * torch.arange(21) + 1)
+    sharp, wide = (shdd.encode(tensor(p), 20)[0] * (-degree * (degree + 1) * s).exp()
+                   for p, s in (((40.0, 20.0), 0.002), ((-30.0, -60.0), 0.02)))  # fmt: skip
+    density = 0.35 * sharp + 0.65 * wide
+    for rho_km, winner in ((100.0, (40.0, 20.0)), (2500.0, (-30.0, -60.0))):
+        found, _ = decoder.best_within(density, rho_km)
+        assert great_circle_km(found, tensor(winner)[0]) < 100
+    assert decoder.best_within(density, 2500.0)[1].item() == pytest.approx(
+        0.555, abs=0.02
+    )  # 0.65 (1 - exp(-rho^2 / 4 s))
+
+
+# the paper's, on many anchors
+
+
+def test_the_dense_product_in_pieces_is_the_product(monkeypatch):
+    anchors, coeffs = decoder.healpix_anchors(4), torch.from_numpy(random_coeffs(0, 4, lead=(2, 3)))
+    expected = shdd.evaluate(coeffs, shdd.encode(anchors, 4))
+    whole = decoder.mode_seeking(coeffs, anchors, 1500.0)
+    monkeypatch.setattr(decoder, "CHUNK", 700)
+    torch.testing.assert_close(decoder.evaluate_at(coeffs, anchors), expected)
+    torch.testing.assert_close(decoder.mode_seeking(coeffs, anchors, 1500.0), whole)
+
+
+def test_neighbourhoods_in_blocks_hold_each_anchor_and_those_near_it():
+    anchors = torch.cat([random_places(200, 1), tensor(*EDGE_PLACES), tensor(EDGE_PLACES[3], opposite(EDGE_PLACES[3]))])
+    near = great_circle_km(anchors[:, None], anchors) <= 3000
+    found = torch.zeros_like(near)
+    blocks = decoder.neighbourhoods(anchors, 3000.0, block=50)
+    assert len(blocks) == 5
+    for i, (members, starts) in enumerate(blocks):
+        for j, (first, last) in enumerate(zip(starts, [*starts[1:], len(members)], strict=True)):
+            found[50 * i + j, members[first:last].long()] = True
+            assert len(set(members[first:last].tolist())) == last - first
+    assert torch.equal(found, near)

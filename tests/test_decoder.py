@@ -11,6 +11,7 @@ from support import EDGE_PLACES, at_edges, opposite, places, random_coeffs, seed
 
 from locdiff import decoder, shdd
 from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
+from locdiff.spherical_harmonics import rotate
 from reference import coordinates
 
 DTYPES = [torch.float32, torch.float64]
@@ -77,6 +78,18 @@ def test_a_climb_that_leaves_its_basin_returns_where_it_began():
     torch.testing.assert_close(height[0], (coeffs * shdd.encode(start[0], 2)).sum(-1))
     found, _ = decoder.climb(coeffs, tensor((2.0, -1.0))[None], 16)
     assert great_circle_km(found[0, 0], tensor((0.0, 0.0))[0]) < 0.01
+
+
+def test_a_climb_never_loses_height_and_ends_where_it_is_flat():
+    """Over rough hills with long steps: a step that would go down is shortened."""
+    coeffs, start = torch.from_numpy(random_coeffs(0, 8, lead=(40,))), random_places(1000, 2).view(40, 25, 2)
+    found, height = decoder.climb(coeffs, start, 3)
+    harmonics = shdd.encode(found, 8)
+    torch.testing.assert_close(height, torch.einsum("nd,nkd->nk", coeffs, harmonics))
+    assert (height >= torch.einsum("nd,nkd->nk", coeffs, shdd.encode(start, 8)) - 1e-9).all()
+    slope = torch.einsum("fnd,nkd->fnk", -rotate(coeffs), harmonics).norm(dim=0)
+    stayed = great_circle_km(start, found) < 1e-6
+    assert ((slope > 1e-4) & ~stayed).sum() < 30 and stayed.sum() < 200
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -37,6 +37,7 @@ def test_the_density_rows_follow_the_density(monkeypatch):
     assert rows["LocDiffusion, one sample: chance the one-pass density gives it"][750] == pytest.approx(100, abs=0.1)
     for name in ("top of its most probable hill", "best place for each column"):
         assert rows[f"LocDiffusion, one-pass density, {name}"][750] == 100
+    assert worth["nats_over_uniform"] == pytest.approx(0, abs=1e-5)  # the natural parameters are zero
     assert worth["in_region_50"] == worth["in_region_90"] == 1
     assert worth["area_50_km2"] == pytest.approx(4 * np.pi * 6371.0088**2 / len(anchors))
 

@@ -33,6 +33,12 @@ def test_a_distance_equal_to_the_threshold_is_right(monkeypatch):
     assert metrics.score(places((0, 0), (0, 0)), places((0, 0), (0, 0)))["accuracy"][200] == 50
 
 
+def test_each_threshold_is_scored_by_its_own_prediction():
+    degrees = (0.0, 0.3, 1.0, 7.0, 20.0)  # 0, 33, 111, 778 and 2,224 km off: too far at 25 and at 750 km
+    own = torch.stack([places((0, d)) for d in degrees], dim=1)
+    assert metrics.score_each(own, places((0, 0)))["accuracy"] == {1: 100, 25: 0, 200: 100, 750: 0, 2500: 100}
+
+
 def test_failed_predictions_are_misses_and_counted():
     truth = places((0, 0), (0, 0), (0, 0))
     scores = metrics.score(places((0, 0), (math.nan, 0), (math.inf, math.nan)), truth)

@@ -222,9 +222,10 @@ class HealpixTransform(nn.Module):
         log_z, means = [], []
         for chunk in batch.split(self.CHUNK):
             values = self._synthesis(chunk)
-            log_sum = torch.logsumexp(values, dim=-1, keepdim=True)
-            log_z.append(log_sum[:, 0] + math.log(4 * math.pi / values.shape[1]))
-            means.append(self._analysis(values.sub_(log_sum).exp_()))
+            top = values.amax(dim=-1, keepdim=True)
+            total = values.sub_(top).exp_().sum(dim=-1, keepdim=True)
+            log_z.append((top + total.log())[:, 0] + math.log(4 * math.pi / values.shape[1]))
+            means.append(self._analysis(values) / total)
         log_z, means = torch.cat(log_z or [batch[:, 0]]), torch.cat(means or [batch])
         return log_z.view(coeffs.shape[:-1]), means.reshape(coeffs.shape)
 

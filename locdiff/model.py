@@ -17,6 +17,7 @@ from torch import nn
 
 from locdiff import decoder, density, diffusion, shdd
 from locdiff.cli import InputError, option
+from locdiff.coordinates import geographic_center
 from locdiff.cs_unet import CSUNet
 from locdiff.metrics import THRESHOLDS_KM
 from locdiff.spherical_harmonics import HealpixTransform
@@ -254,10 +255,11 @@ class LocDiffusion(nn.Module):
         log_z = torch.cat([self.grid.moments(e.to(self.alpha_bar.device))[0].cpu() for e in coeffs.split(CHUNK)])
         return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
 
-    def predict(self, pictures_or_embeddings, top_k=1):
+    def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0):
         """Where the pictures were taken: a list of `Prediction`, each with at most `top_k` places.
 
         Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings.
+        `samples` places a picture are drawn too, for the paper's prediction; zero draws none.
         """
         embeddings = pictures_or_embeddings
         if isinstance(embeddings, (list, tuple)):
@@ -267,6 +269,10 @@ class LocDiffusion(nn.Module):
         predictions = []
         for chunk in torch.as_tensor(embeddings).split(256):
             coeffs = self.one_pass(chunk)
+            drawn = torch.empty(len(chunk), 0, 2)
+            if samples:
+                drawn = self.decode(self.sample(chunk, samples, seed=seed, first=len(predictions)))
+            centers = geographic_center(drawn)
             shares = self.to_density(coeffs)
             places, probability = self.modes(coeffs, shares, top_k)
             fine = self.density_coeffs(shares)
@@ -275,10 +281,18 @@ class LocDiffusion(nn.Module):
             _, areas = density.regions(shares)
             for i in range(len(chunk)):
                 found = probability[i] > 0
-                best = {k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()}
-                numbers = [part[i].item() for part in radii] + areas[i].tolist()
                 predictions.append(
-                    Prediction(places[i][found].tolist(), probability[i][found].tolist(), best, *numbers)
+                    Prediction(
+                        places=places[i][found].tolist(),
+                        probabilities=probability[i][found].tolist(),
+                        within={k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()},
+                        radius_50_km=radii[0][i].item(),
+                        radius_90_km=radii[1][i].item(),
+                        area_50_km2=areas[i, 0].item(),
+                        area_90_km2=areas[i, 1].item(),
+                        samples=drawn[i].tolist(),
+                        center=centers[i].tolist(),
+                    )
                 )
         return predictions
 
@@ -338,6 +352,8 @@ class Prediction:
     radius_90_km: float
     area_50_km2: float  # of the smallest region that holds 50 %
     area_90_km2: float
+    samples: list  # [lat, lon] of places drawn from the diffusion
+    center: list  # the paper's prediction, the geographic centre of the samples; NaN where there is none
 
 
 class PictureNoise:

@@ -21,7 +21,6 @@ import torch
 
 from locdiff import cli, datasets, maps
 from locdiff.cli import InputError
-from locdiff.coordinates import geographic_center
 from locdiff.embed import embed_pictures
 from locdiff.model import LocDiffusion
 from locdiff.train import pick_device
@@ -59,18 +58,17 @@ def main(argv=None):
     ids, embeddings = read_source(arguments.source, model)
     if arguments.map and len(ids) > MAP_LIMIT:
         raise InputError(f"--map draws at most {MAP_LIMIT} pictures, got {len(ids)}")
-    predictions = model.predict(embeddings, arguments.top_k)
-    samples = model.decode(model.sample(embeddings, arguments.samples, seed=arguments.seed))
-    centres = geographic_center(samples).tolist()
+    predictions = model.predict(embeddings, arguments.samples, arguments.top_k, arguments.seed)
     if arguments.map:
         is_thumbnail = model.config.encoder == datasets.THUMBNAIL_ENCODER
         pictures = datasets.thumbnail_pictures(embeddings) if is_thumbnail else None
         density, names = model.density(embeddings), [Path(name).name for name in ids]
         places = torch.tensor([prediction.places[0] for prediction in predictions], dtype=torch.float64)
+        samples = torch.tensor([prediction.samples for prediction in predictions], dtype=torch.float64)
         maps.draw_predictions(arguments.map, model.anchors, places, density, samples, pictures=pictures, names=names)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["id", "prediction", "lat", "lon", "probability", "radius_50_km", "radius_90_km"])
-    for name, prediction, centre in zip(ids, predictions, centres, strict=True):
+    for name, prediction in zip(ids, predictions, strict=True):
         radii = [f"{prediction.radius_50_km:.0f}", f"{prediction.radius_90_km:.0f}"]
         for i, (place, probability) in enumerate(zip(prediction.places, prediction.probabilities, strict=True), 1):
             writer.writerow(
@@ -78,7 +76,7 @@ def main(argv=None):
             )
         for k, (*place, probability) in prediction.within.items():
             writer.writerow([name, f"within {k} km", *degrees(place), f"{probability:.4f}", "", ""])
-        writer.writerow([name, f"centre of {arguments.samples}", *degrees(centre), "", "", ""])
+        writer.writerow([name, f"centre of {arguments.samples}", *degrees(prediction.center), "", "", ""])
 
 
 def degrees(place):

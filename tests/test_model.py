@@ -204,7 +204,9 @@ def test_predictions_come_from_the_density():
         if k >= 750:  # some pixels
             assert probability == pytest.approx(expected.item(), rel=0.1)
             assert great_circle_km(here[0].double(), torch.tensor([lat, lon])) < 1000
-    everything = model.predict(torch.zeros(1, 5), top_k=1000)[0]
+    assert len(first.samples) == 16 and first.samples != second.samples and len(first.center) == 2
+    everything = model.predict(torch.zeros(1, 5), samples=0, top_k=1000)[0]
+    assert everything.samples == [] and math.isnan(everything.center[0])
     assert 2 < len(everything.places) < 100 and min(everything.probabilities) > 0
     assert sum(everything.probabilities) == pytest.approx(1, abs=1e-4)
     assert 0 < first.radius_50_km < first.radius_90_km and 0 < first.area_50_km2 < first.area_90_km2

@@ -9,7 +9,6 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -23,17 +22,13 @@ from tqdm import tqdm
 from locdiff.cli import InputError, option
 from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_theta_phi
 from locdiff.decoder import healpix_anchors
+from locdiff.layouts import read_places
 
 THUMBNAIL_ENCODER = "thumbnail-16"
 THUMBNAIL_SIDE = 16
 VIEW_KM = 475.0
 _SUPERSAMPLE = 2
 _CHUNK = 2000  # views cut at a time
-COLUMNS = {  # usual names in the field's files, in lower case
-    "id": ("id", "img_id", "image_id", "img_file", "filename", "file", "name"),
-    "lat": ("lat", "latitude"),
-    "lon": ("lon", "lng", "long", "longitude"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,7 @@ class Embeddings:
     lat_lon: np.ndarray
     ids: list
     encoder: str
+    authors: list | None = None
 
     def __len__(self):
         return len(self.rows)
@@ -64,7 +60,8 @@ class Embeddings:
     def subset(self, chosen):
         """The pictures at the positions `chosen`; nothing is read from the embeddings."""
         ids = [self.ids[i] for i in chosen]
-        return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder)
+        authors = self.authors and [self.authors[i] for i in chosen]
+        return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder, authors)
 
     def batch(self, chosen):
         """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
@@ -75,50 +72,11 @@ class Embeddings:
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
 
 
-def read_places(path, missing_is_nan=False):
-    """Ids (n) and places (n, 2) of a csv file with columns for id, lat, lon under any of their usual names.
+def read_embeddings(folder, with_places=True):
+    """The embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings.
 
-    A wrong or absent value raises InputError with its line, or, with `missing_is_nan`, makes the place NaN.
+    Unknown places raise InputError, or, without `with_places`, are NaN.
     """
-    ids, places = [], []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            columns = _find_columns(next(rows, []), path)
-            for row in rows:
-                if row:
-                    ids.append(row[columns["id"]] if columns["id"] < len(row) else "")
-                    places.append(_read_place(row, columns, f"{path}, line {rows.line_num}", missing_is_nan))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    return ids, np.array(places, dtype=np.float64).reshape(-1, 2)
-
-
-def _find_columns(header, path):
-    lowered = [name.strip().lower() for name in header]
-    found = {key: next((lowered.index(n) for n in names if n in lowered), None) for key, names in COLUMNS.items()}
-    absent = [key for key, column in found.items() if column is None]
-    if absent:
-        raise InputError(f"{path}: no column for {', '.join(absent)} in the header {header}; name it id, lat, lon")
-    return found
-
-
-def _read_place(row, columns, where, missing_is_nan):
-    try:
-        lat, lon = float(row[columns["lat"]]), float(row[columns["lon"]])
-    except (ValueError, IndexError):
-        lat = lon = math.nan
-    if abs(lat) > 90 or abs(lon) > 180:
-        raise InputError(f"{where}: ({lat:g}, {lon:g}) is no (lat, lon) in degrees; are the columns swapped?")
-    if math.isfinite(lat) and math.isfinite(lon):
-        return lat, lon
-    if not missing_is_nan:
-        raise InputError(f"{where}: the place is missing or not a number; correct or remove the line")
-    return math.nan, math.nan
-
-
-def read_embeddings(folder):
-    """The embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings."""
     folder = Path(folder)
     path = folder / "embeddings.npy"
     try:
@@ -127,10 +85,11 @@ def read_embeddings(folder):
         raise InputError(f"cannot read {path}: {error}") from None
     if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
         raise InputError(f"{path}: need (n, d) of float16 or float32, got {embeddings.shape} of {embeddings.dtype}")
-    ids, lat_lon = read_places(folder / "locations.csv")
-    if len(ids) != len(embeddings):
-        raise InputError(f"{folder}: {len(embeddings)} embeddings but {len(ids)} lines in locations.csv")
-    return Embeddings(embeddings, np.arange(len(ids)), lat_lon, ids, _read_encoder(folder / "meta.json"))
+    places = read_places(folder / "locations.csv", missing_is_nan=not with_places)
+    n, encoder = len(places.ids), _read_encoder(folder / "meta.json")
+    if n != len(embeddings):
+        raise InputError(f"{folder}: {len(embeddings)} embeddings but {n} lines in locations.csv")
+    return Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors)
 
 
 def _read_encoder(path):
@@ -140,8 +99,12 @@ def _read_encoder(path):
         raise InputError(f'{path}: need {{"encoder": NAME}} ({error!r})') from None
 
 
-def train_and_test(folder, holdout, seed=0):
-    """Training and held-out Embeddings of a folder: its folders train/ and test/, else a random `holdout` of rows."""
+def train_and_test(folder, holdout, seed=0, split="random"):
+    """Training and held-out Embeddings of a folder: its folders train/ and test/, else `holdout` of its rows.
+
+    They are held out at random, or, with split "author", as all the pictures of randomly chosen photographers until
+    there are as many.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; --data takes one with embeddings.npy and locations.csv")
@@ -151,6 +114,16 @@ def train_and_test(folder, holdout, seed=0):
     if not 0 < holdout < len(everything):
         raise InputError(f"cannot hold out {holdout} of the {len(everything)} pictures in {folder}: set --holdout")
     order = np.random.default_rng(seed).permutation(len(everything))
+    if split == "author":
+        authors = np.array(everything.authors)
+        if (authors == "").any():
+            raise InputError(f"{folder}/locations.csv names no author for {(authors == '').sum()} of the pictures")
+        names, number = np.unique(authors, return_inverse=True)
+        number = np.random.default_rng(seed).permutation(len(names))[number]
+        order = np.argsort(number, kind="stable")
+        holdout = int(np.searchsorted(number[order], number[order[holdout - 1]], side="right"))
+        if holdout == len(everything):
+            raise InputError(f"{folder}: holding out whole authors leaves nothing to train on: lower --holdout")
     return everything.subset(np.sort(order[holdout:])), everything.subset(np.sort(order[:holdout]))
 
 

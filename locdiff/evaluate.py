@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import time
-from collections import Counter
 from pathlib import Path
 
 import healpy
@@ -21,6 +20,7 @@ from locdiff import cli, datasets, decoder, density, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
 from locdiff.gallery import retrieve
+from locdiff.layouts import read_places
 from locdiff.model import CHUNK, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
@@ -154,12 +154,8 @@ def report(run, model, train, test, settings, source=None, progress=True):
 
 def score_files(predictions, truth):
     """Score predictions.csv against truth.csv, matched by id; a true place without a usable prediction is a miss."""
-    ids, places = datasets.read_places(predictions, missing_is_nan=True)
-    true_ids, true_places = datasets.read_places(truth)
-    for path, names in ((predictions, ids), (truth, true_ids)):
-        name, lines = Counter(names).most_common(1)[0] if names else ("", 0)
-        if lines > 1:
-            raise InputError(f"{path}: the id '{name}' stands on {lines} lines; keep one")
+    guesses, true = read_places(predictions, missing_is_nan=True), read_places(truth)
+    ids, places, true_ids, true_places = guesses.ids, guesses.lat_lon, true.ids, true.lat_lon
     if not true_ids:
         raise InputError(f"{truth} holds no places")
     found = dict(zip(ids, places, strict=True))

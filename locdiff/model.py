@@ -255,17 +255,19 @@ class LocDiffusion(nn.Module):
         log_z = torch.cat([self.grid.moments(e.to(self.alpha_bar.device))[0].cpu() for e in coeffs.split(CHUNK)])
         return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
 
-    def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0):
+    def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0, weights=None):
         """Where the pictures were taken: a list of `Prediction`, each with at most `top_k` places.
 
-        Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings.
+        Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings
+        (`weights` is the file of the encoder's weights, if they came from one).
         `samples` places a picture are drawn too, for the paper's prediction; zero draws none.
         """
         embeddings = pictures_or_embeddings
         if isinstance(embeddings, (list, tuple)):
-            from locdiff.embed import embed_pictures
+            from locdiff.embed import embed_pictures, encoder_of
 
-            embeddings = embed_pictures(embeddings, self.config.encoder)
+            encoder = encoder_of(self.config.encoder, weights, self.alpha_bar.device)
+            embeddings = embed_pictures(embeddings, encoder).view(-1, self.config.embed_dim)
         predictions = []
         for chunk in torch.as_tensor(embeddings).split(256):
             coeffs = self.one_pass(chunk)

@@ -21,41 +21,51 @@ import torch
 
 from locdiff import cli, datasets, maps
 from locdiff.cli import InputError
-from locdiff.embed import embed_pictures
+from locdiff.embed import embed_pictures, encoder_of
+from locdiff.layouts import PICTURES
 from locdiff.model import LocDiffusion
 from locdiff.train import pick_device
 
 MAP_LIMIT = 32
 
 
-def read_source(source, model):
-    """Ids and embeddings (n, d) of the given picture files, or of one embeddings folder."""
+def read_source(source, model, weights=None):
+    """Ids and embeddings (n, d) of the given picture files and folders of pictures, or of one embeddings folder."""
     if len(source) == 1 and (Path(source[0]) / "embeddings.npy").exists():
-        data = datasets.read_embeddings(source[0])
+        data = datasets.read_embeddings(source[0], with_places=False)
         model.check_encoder(data.encoder)
         return data.ids, data.batch(range(len(data)))[0]
-    for path in source:
-        if Path(path).is_dir():
-            raise InputError(f"{path} is a folder without embeddings.npy; name the picture files in it instead")
-    return source, embed_pictures(source, model.config.encoder)
+    paths = []
+    for path in map(Path, source):
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path} holds neither pictures nor embeddings.npy")
+        paths += map(str, inside)
+    encoder = encoder_of(model.config.encoder, weights, model.alpha_bar.device)
+    return paths, embed_pictures(paths, encoder)
 
 
 def main(argv=None):
     parser = cli.Parser(prog="python -m locdiff.predict", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a training run")
-    parser.add_argument("source", nargs="+", metavar="PICTURE", help="picture files, or one embeddings folder")
+    parser.add_argument(
+        "source", nargs="+", metavar="PICTURE", help="picture files and folders, or an embeddings folder"
+    )
     parser.add_argument(
         "--map", type=Path, metavar="FILE.png", help=f"draw the densities (at most {MAP_LIMIT} pictures)"
     )
     parser.add_argument("--samples", type=int, default=16, help="samples a picture (default 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="the encoder's weights, if the embeddings were made from a file"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--top-k", type=int, default=1, help="places a picture (default 1)")
     arguments = parser.parse_args(argv)
     if arguments.top_k < 1 or arguments.samples < 1:
         parser.error("--top-k and --samples must be at least 1")
     model = LocDiffusion.load(arguments.run, pick_device(arguments.device))
-    ids, embeddings = read_source(arguments.source, model)
+    ids, embeddings = read_source(arguments.source, model, arguments.weights)
     if arguments.map and len(ids) > MAP_LIMIT:
         raise InputError(f"--map draws at most {MAP_LIMIT} pictures, got {len(ids)}")
     predictions = model.predict(embeddings, arguments.samples, arguments.top_k, arguments.seed)

@@ -60,6 +60,9 @@ class TrainConfig:
     seed: int = option(0, "seed of everything random in training and evaluation")
     data: str = option("", "folder with embeddings.npy and locations.csv, or with train/ and test/ of these")
     holdout: int = option(2000, "pictures of `data` held out at random where it has no train/ and test/")
+    split: str = option(
+        "random", "hold out single pictures, or all pictures of some photographers", ("random", "author")
+    )
     samples: int = option(16, "samples a picture in the evaluation")
 
     def __post_init__(self):
@@ -271,7 +274,7 @@ def load_data(settings, progress=True):
     """Training and held-out Embeddings of a run: its data folder, or the Blue Marble views."""
     t = settings.training
     folder = t.data or datasets.blue_marble(settings.blue_marble, progress)
-    return datasets.train_and_test(folder, t.holdout, t.seed)
+    return datasets.train_and_test(folder, t.holdout, t.seed, t.split)
 
 
 def start(settings, out):

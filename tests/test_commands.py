@@ -167,8 +167,9 @@ def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
         )
         assert code == 2 and len(lines) == 1 and f"cannot read the picture {tmp_path / name}" in lines[0]
     assert not (tmp_path / "map.png").exists()
-    code, lines = outcome(predict.main, [str(run), str(tmp_path)], capsys)
-    assert code == 2 and "is a folder without embeddings.npy" in lines[0]
+    (tmp_path / "empty").mkdir()
+    code, lines = outcome(predict.main, [str(run), str(tmp_path / "empty")], capsys)
+    assert code == 2 and "holds neither pictures nor embeddings.npy" in lines[0]
 
 
 def test_embeddings_of_another_encoder_are_refused_by_name(run, tmp_path, capsys):
@@ -209,6 +210,6 @@ def test_predictions_that_cannot_be_scored_are_refused(tmp_path, capsys, guess, 
 
 
 def test_help_teaches_and_modules_run_as_commands():
-    for module in ("train", "evaluate", "predict"):
+    for module in ("embed", "train", "evaluate", "predict"):
         done = subprocess.run([sys.executable, "-m", f"locdiff.{module}", "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and f"python -m locdiff.{module}" in done.stdout and done.stderr == ""

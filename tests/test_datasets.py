@@ -11,6 +11,7 @@ from locdiff import datasets, evaluate
 from locdiff.cli import InputError
 from locdiff.coordinates import great_circle_km
 from locdiff.gallery import retrieve
+from locdiff.layouts import read_places
 
 
 def degrees(*rows):
@@ -193,13 +194,15 @@ def test_places_are_read_under_their_usual_names(tmp_path):
         "\ufeffid,lat,long",
     ):
         path.write_text(f"{header}\na/b.jpg,48.9,2.4\n", encoding="utf-8")
-        ids, lat_lon = datasets.read_places(path)
+        found = read_places(path)
+        ids, lat_lon = found.ids, found.lat_lon
         assert ids == ["a/b.jpg"] and lat_lon.tolist() == [[48.9, 2.4]]
     path.write_text("id,x,y\na,1,2\n")
     with pytest.raises(InputError, match="no column for lat, lon"):
-        datasets.read_places(path)
+        read_places(path)
     path.write_text("LON,id,LAT\n2.4,a,48.9\nNaN,b,1\n,c,\nx,d,2\n")
-    ids, lat_lon = datasets.read_places(path, missing_is_nan=True)
+    found = read_places(path, missing_is_nan=True)
+    ids, lat_lon = found.ids, found.lat_lon
     assert lat_lon[0].tolist() == [48.9, 2.4] and np.isnan(lat_lon[1:]).all() and ids == ["a", "b", "c", "d"]
 
 

@@ -1,0 +1,224 @@
+"""Pictures to embeddings with a small open_clip model of random weights, kills and failures included."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from locdiff import datasets, embed, predict, train
+from locdiff.cli import InputError
+from locdiff.layouts import read_places
+
+MODEL = "ViT-S-32-tiny"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A CLIP of two small layers, known to open_clip by name, with random weights in a file."""
+    open_clip = pytest.importorskip("open_clip")
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (folder / f"{MODEL}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{MODEL}.json")
+    torch.manual_seed(0)
+    save_file(open_clip.create_model(MODEL).state_dict(), folder / "random.safetensors")
+    return folder / "random.safetensors"
+
+
+@pytest.fixture(scope="module")
+def encoder(weights):
+    return embed.ClipEncoder(embed.ClipSettings(MODEL, str(weights)), "cpu")
+
+
+def make_pictures(folder, n, seed=0):
+    """n noisy pictures with places and authors, a folder that `embed` takes."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    with open(folder / "places.csv", "w") as file:
+        file.write("IMG_ID,AUTHOR,LAT,LON\n")
+        for i in range(n):
+            pixels = rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).resize((48, 36), Image.Resampling.NEAREST).save(folder / f"{i}.jpg", quality=95)
+            file.write(f"{i}.jpg,author {i // 3},{rng.uniform(-80, 80):.4f},{rng.uniform(-180, 180):.4f}\n")
+    return folder
+
+
+def test_rows_are_the_encoders_own_and_meta_says_what_made_them(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 7)
+    meta = embed.embed(source, tmp_path / "out", encoder, batch=3, workers=2)
+    data = datasets.read_embeddings(tmp_path / "out")
+    assert data.encoder == encoder.name == meta["encoder"] and meta["pictures"] == 7 and meta["failed"] == 0
+    assert data.encoder.startswith(f"{MODEL}/random-") and data.authors[5] == "author 1"
+    assert data.embeddings.dtype == np.float16 and data.embeddings.shape == (7, 24)
+    np.testing.assert_allclose(data.lat_lon, read_places(source / "places.csv").lat_lon, atol=1e-4)
+    alone = encoder.model.encode_image(encoder.prepare(Image.open(source / "4.jpg"))[None])
+    torch.testing.assert_close(data.batch([4])[0], alone, rtol=2e-3, atol=2e-3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["embeddings.npy", "locations.csv", "meta.json"]
+    with pytest.raises(InputError, match="is finished"):
+        embed.embed(source, tmp_path / "out", encoder)
+
+
+def test_failures_are_listed_and_left_out(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 6)
+    (source / "1.jpg").write_bytes(b"")
+    (source / "2.jpg").write_bytes((source / "2.jpg").read_bytes()[:300])
+    (source / "4.jpg").unlink()
+    meta = embed.embed(source, tmp_path / "out", encoder, batch=2, workers=0)
+    assert (meta["pictures"], meta["failed"]) == (3, 3)
+    with open(tmp_path / "out" / "failures.csv", newline="") as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert (
+        "0 bytes" in reasons["1.jpg"]
+        and "runcated" in reasons["2.jpg"]
+        and "no picture of this name" in reasons["4.jpg"]
+    )
+    data = datasets.read_embeddings(tmp_path / "out")
+    assert data.ids == ["0.jpg", "3.jpg", "5.jpg"]
+    for i in (0, 3, 5):
+        (source / f"{i}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the 6 pictures could be read; the first: 0.jpg: .*0 bytes"):
+        embed.embed(source, tmp_path / "other", encoder, workers=0)
+
+
+def test_other_pictures_or_another_encoder_do_not_go_on_in_the_same_folder(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 4)
+    embed._Progress(tmp_path / "out", embed._key(["other"], encoder.name), 4, True)
+    with pytest.raises(InputError, match="begun with other pictures or another encoder"):
+        embed.embed(source, tmp_path / "out", encoder, workers=0)
+
+
+def test_two_processes_share_the_work(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 9)
+    embed.embed(source, tmp_path / "alone", encoder, workers=0)
+    assert (
+        embed.embed(source, tmp_path / "out", encoder, workers=0, rank=1, world=2, barrier=lambda: begin(tmp_path))
+        is None
+    )
+    embed.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
+    np.testing.assert_array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("alone", "out")))
+
+
+def begin(folder):
+    """What rank 0 does before the first barrier."""
+    if not (folder / "out" / "unfinished").exists():
+        ids = [f"{i}.jpg" for i in range(9)]
+        name = next((folder / "alone").glob("meta.json")).read_text()
+        embed._Progress(folder / "out", embed._key(ids, json.loads(name)["encoder"]), 9, True)
+
+
+KILLED = """
+import sys, time, torch
+from locdiff import embed
+class Slow:
+    name = "slow"
+    prepare = staticmethod(embed.ThumbnailEncoder.prepare)
+    def encode(self, batch):
+        time.sleep(0.05)
+        with open(sys.argv[3], "a") as file:
+            file.write(f"{len(batch)} ")
+        return batch.mean(dim=(2, 3))
+embed.embed(sys.argv[1], sys.argv[2], Slow(), batch=2, workers=0)
+"""
+
+
+def test_a_killed_embedding_goes_on_and_repeats_at_most_one_batch(tmp_path):
+    source = make_pictures(tmp_path / "pictures", 60)
+    (source / "7.jpg").write_bytes(b"")
+    command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "out"), str(tmp_path / "count")]
+    rng, kills, before = random.Random(0), 0, 0
+    while not (tmp_path / "out" / "embeddings.npy").exists():
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        if kills < 3:
+            while not (tmp_path / "count").exists() or len((tmp_path / "count").read_text().split()) <= before:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        before = len((tmp_path / "count").read_text().split())
+    encoded = sum(map(int, (tmp_path / "count").read_text().split()))
+    assert kills == 3 and 59 <= encoded <= 59 + 2 * kills
+    data = datasets.read_embeddings(tmp_path / "out")
+    assert data.ids == [f"{i}.jpg" for i in range(60) if i != 7]
+    for position, name in enumerate(data.ids):
+        expected = embed.ThumbnailEncoder.prepare(Image.open(source / name)).mean(dim=(1, 2))
+        torch.testing.assert_close(data.batch([position])[0][0], expected, rtol=0, atol=1e-3)
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, encoder, monkeypatch):
+    source = make_pictures(tmp_path / "pictures", 4)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embed.os, "link", full_disk)
+    with pytest.raises(InputError, match=r"No space left.*start the same command again"):
+        embed.embed(source, tmp_path / "out", encoder, workers=0)
+    monkeypatch.undo()
+    assert embed.embed(source, tmp_path / "out", encoder, workers=0)["pictures"] == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_to_write_is_an_error(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 2)
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot write into"):
+        embed.embed(source, tmp_path / "locked" / "out", encoder, workers=0)
+
+
+def test_weights_that_cannot_be_had_name_the_remedy(tmp_path):
+    pytest.importorskip("open_clip")
+    for settings in (embed.ClipSettings("no-such-model"), embed.ClipSettings("ViT-S-32", str(tmp_path / "absent.pt"))):
+        with pytest.raises(InputError, match=r"--weights FILE"):
+            embed.ClipEncoder(settings, "cpu")
+
+
+def test_from_pictures_to_a_trained_model_and_predictions(tmp_path, weights, capsys):
+    """Embed, train, predict: twelve pictures are learnt by heart, and found again from the files themselves."""
+    source = make_pictures(tmp_path / "pictures", 12)
+    embed.main([str(source), str(tmp_path / "data"), "--model", MODEL, "--weights", str(weights), "--workers", "0"])
+    assert "12 embeddings of 24 numbers" in capsys.readouterr().out
+    for part in ("train", "test"):
+        (tmp_path / "split" / part).parent.mkdir(exist_ok=True)
+        (tmp_path / "split" / part).symlink_to(tmp_path / "data")
+    run = tmp_path / "run"
+    train.main([
+        "--preset", "smoke", "--data", str(tmp_path / "split"), "--out", str(run), "--steps", "300", "--batch", "32",
+        "--lr", "0.005", "--l-max", "7", "--samples", "2", "--device", "cpu",
+    ])  # fmt: skip
+    capsys.readouterr()
+    predict.main([str(run), str(source), "--weights", str(weights), "--samples", "1", "--device", "cpu"])
+    rows = [r for r in csv.DictReader(capsys.readouterr().out.splitlines()) if r["prediction"] == "place 1"]
+    truth = dict(zip(*(lambda p: (p.ids, p.lat_lon))(read_places(source / "places.csv")), strict=True))
+    assert len(rows) == 12
+    near = [abs(float(row["lat"]) - truth[os.path.basename(row["id"])][0]) < 8 for row in rows]
+    assert sum(near) >= 11
+    other = weights.with_name("other.safetensors")
+    save_file({"x": torch.zeros(1)}, other)
+    with pytest.raises(InputError, match=r"cannot get the weights"):
+        predict.main([str(run), str(source), "--weights", str(other), "--device", "cpu"])
+
+
+def test_photographers_are_kept_apart(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 30)
+    embed.embed(source, tmp_path / "out", encoder, workers=0)
+    learnt, held_out = datasets.train_and_test(tmp_path / "out", 4, seed=1, split="author")
+    assert not set(learnt.authors) & set(held_out.authors) and len(held_out) == 6 and len(learnt) == 24
+    with pytest.raises(InputError, match="leaves nothing to train on"):
+        datasets.train_and_test(tmp_path / "out", 29, split="author")
+    folder = datasets.train_and_test(tmp_path / "out", 4, seed=1)
+    assert len(folder[1]) == 4

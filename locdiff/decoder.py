@@ -65,19 +65,21 @@ def seek(evaluate_on_anchors, coeffs, anchors, neighbourhoods):
     for start in range(0, len(batch), size):
         chunk = slice(start, start + size)
         share = torch.softmax(evaluate_on_anchors(batch[chunk]), dim=-1).T.contiguous()  # (N, n)
-        mass = torch.cat([embedding_bag(members, share, starts, mode="sum") for members, starts in neighbourhoods])
+        on_device = (tuple(part.to(share.device) for part in block) for block in neighbourhoods)
+        mass = torch.cat([embedding_bag(members, share, starts, mode="sum") for members, starts in on_device])
         score[chunk], best[chunk] = mass.max(dim=0)
     lead = coeffs.shape[:-1]
-    return anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.log().reshape(lead)
+    return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.log().reshape(lead))
 
 
-def neighbourhoods(anchors, rho_km, block=2**16):
-    """The anchors within rho_km of each of the N anchors, itself always among them, for `block` anchors at a time.
+def neighbourhoods(anchors, rho_km, pairs=2**22):
+    """The anchors within rho_km of each of the N anchors, itself always among them.
 
-    A list of (members, starts): the indices of all neighbours of the anchors of one block, and where in it each
-    anchor's begin.
+    A list of (members, starts), one for every so many anchors as have about `pairs` neighbours together: the indices of
+    all of these, and where in them each anchor's begin. All pairs are kept, 4 bytes each.
     """
     chord = 2 * math.sin(min(rho_km / EARTH_RADIUS_KM, math.pi) / 2)
+    block = max(1, int(pairs / (1 + len(anchors) * chord**2 / 4)))
     xyz = to_unit_vector(anchors.double().cpu()).numpy()
     tree, blocks = cKDTree(xyz), []
     for start in range(0, len(xyz), block):
@@ -110,7 +112,7 @@ def kl_decoder(coeffs, anchors):
         gain = entropy + evaluate(log_q.exp() @ basis, basis) - log_z
         score[start : start + size], best[start : start + size] = gain.max(dim=-1)
     lead = coeffs.shape[:-1]
-    return anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.reshape(lead)
+    return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.reshape(lead))
 
 
 def exact_mode(coeffs, nside=None):
@@ -124,6 +126,7 @@ def exact_mode(coeffs, nside=None):
     transform = healpix_transform(l_max, nside, coeffs.dtype, coeffs.device)
     anchors = healpix_anchors(nside, device=coeffs.device)
     batch, places, scores = coeffs.reshape(-1, coeffs.shape[-1]), [], []
+    batch = torch.where(torch.isfinite(batch).all(dim=-1, keepdim=True), batch, 0)  # such become NaN in the end
     for chunk in batch.split(max(1, CHUNK // max(10 * coeffs.shape[-1], len(anchors)))):
         place, score = climb(chunk, anchors[transform.synthesis(chunk).argmax(dim=-1)][:, None], nside)
         places.append(place)
@@ -131,7 +134,15 @@ def exact_mode(coeffs, nside=None):
     lead = coeffs.shape[:-1]
     if not places:
         return coeffs.new_empty(*lead, 2), coeffs.new_empty(lead)
-    return torch.cat(places).to(coeffs.dtype).view(*lead, 2), torch.cat(scores).to(coeffs.dtype).view(lead)
+    lat_lon = torch.cat(places).to(coeffs.dtype)
+    lat_lon[..., 1] = torch.where(lat_lon[..., 1] >= 180, -180, lat_lon[..., 1])  # rounded up
+    return _or_nan(coeffs, lat_lon.view(*lead, 2), torch.cat(scores).to(coeffs.dtype).view(lead))
+
+
+def _or_nan(coeffs, lat_lon, score):
+    """NaN for coefficients that are not finite: a failed prediction is no place."""
+    failed = ~torch.isfinite(coeffs).all(dim=-1)
+    return lat_lon.masked_fill(failed[..., None], torch.nan), score.masked_fill(failed, torch.nan)
 
 
 def climb(coeffs, lat_lon, nside):
@@ -144,7 +155,8 @@ def climb(coeffs, lat_lon, nside):
     l_max, pixel = math.isqrt(coeffs.shape[-1]) - 1, math.sqrt(math.pi / 3) / nside
     start = trial = best = to_unit_vector(lat_lon.double())
     height = torch.full(lat_lon.shape[:-1], -torch.inf, dtype=torch.float64, device=coeffs.device)
-    step, derivatives = torch.zeros_like(start), _derivatives(coeffs)
+    scale = coeffs.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(coeffs.dtype).tiny)
+    step, derivatives = torch.zeros_like(start), _derivatives(coeffs / scale)
     for _ in range(NEWTON_STEPS):
         harmonics = real_spherical_harmonics(*to_theta_phi(from_unit_vector(trial)), l_max)
         value = torch.einsum("nd,nkd->nk", coeffs.double(), harmonics)
@@ -181,10 +193,15 @@ def _newton_step(xyz, slope, curvature, longest):
     axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
     first = normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
     tangents = torch.stack([first, torch.linalg.cross(xyz, first, dim=-1)], dim=-1)  # (..., 3, 2)
-    bend, directions = torch.linalg.eigh(tangents.mT @ curvature @ tangents)
-    rise = directions.mT @ tangents.mT @ slope[..., None]
-    floor = bend.abs().amax(dim=-1, keepdim=True) * 1e-6 + 1e-300
-    step = (tangents @ directions @ (rise / torch.maximum(bend.abs(), floor)[..., None]))[..., 0]
+    bend, rise = tangents.mT @ curvature @ tangents, tangents.mT @ slope[..., None]
+    mean = (bend[..., 0, 0] + bend[..., 1, 1]) / 2
+    spread = torch.hypot((bend[..., 0, 0] - bend[..., 1, 1]) / 2, bend[..., 0, 1])  # eigenvalues are mean +- spread
+    eigenvalues = torch.stack([mean + spread, mean - spread]).abs()
+    above, below = 1 / torch.maximum(eigenvalues, eigenvalues.amax(dim=0) * 1e-6 + 1e-300)
+    tilt = (above - below) / (2 * spread).clamp(min=1e-300)
+    deviation = bend - mean[..., None, None] * torch.eye(2, dtype=bend.dtype, device=bend.device)
+    inverse_times_rise = ((above + below) / 2)[..., None, None] * rise + tilt[..., None, None] * (deviation @ rise)
+    step = (tangents @ inverse_times_rise)[..., 0]
     return step * (longest / step.norm(dim=-1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
 
 
@@ -192,9 +209,23 @@ def best_within(coeffs, rho_km, nside=None):
     """The place with the most mass within rho_km of it, and that mass: the prediction most often right at rho_km.
 
     `coeffs` (..., D) are those of a density, per steradian, such as the mean of samples, or `shdd.mean_parameters`:
-    -> lat_lon (..., 2), score (...).
+    -> lat_lon (..., 2), score (...) in [0, 1].
+
+    A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
+    its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
+    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken.
     """
-    return exact_mode(cap_mass(coeffs, rho_km), nside)
+    if not rho_km > 0:
+        raise ValueError(f"rho_km must be above zero, got {rho_km}")
+    l_max = math.isqrt(coeffs.shape[-1]) - 1
+    mass, degree = cap_mass(coeffs, rho_km), np.arange(l_max + 1)
+    if rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1):
+        mass = mass * torch.from_numpy(np.repeat(np.sinc(degree / (l_max + 1)), 2 * degree + 1)).to(mass)
+    (best, most), (top, _) = exact_mode(mass, nside), exact_mode(coeffs, nside)
+    around_top = (mass * encode(torch.nan_to_num(top), l_max)).sum(dim=-1).clamp(0, 1)
+    most = most.clamp(0, 1)
+    take_top = around_top > most - 0.02
+    return torch.where(take_top[..., None], top, best), torch.where(take_top, around_top, most)
 
 
 def cap_mass(coeffs, rho_km):

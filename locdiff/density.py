@@ -24,7 +24,9 @@ def from_linear(values):
     positive = values.clamp(min=0)
     total = positive.sum(dim=-1, keepdim=True)
     even = torch.full_like(values, 1 / values.shape[-1])
-    return torch.where(total > 0, (1 - UNIFORM) * positive / total.clamp(min=1e-30) + UNIFORM * even, even)
+    tiny = torch.finfo(values.dtype).tiny
+    density = torch.where(total > tiny, (1 - UNIFORM) * positive / total.clamp(min=tiny) + UNIFORM * even, even)
+    return torch.where(values.isfinite().all(dim=-1, keepdim=True), density, torch.nan)
 
 
 def log_likelihood(density, lat_lon):

@@ -25,6 +25,7 @@ from locdiff.model import CHUNK, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
 SHOWN = 8  # pictures in predictions.png
+PIXELS = 2**23  # pictures x pixels at a time
 PLAIN_GALLERY = 21_000
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
 
@@ -41,7 +42,8 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
     embeddings (n, d) float32, truth (n, 2). The second result is `calibration`. The third holds, for m <= SHOWN
     pictures, `samples` (m, S, 2), `density` (m, N) and `places` (m, 2), the exact mode of the density.
     """
-    steps, size, parts = model.config.sample_steps, max(1, CHUNK // samples), []
+    steps, parts = model.config.sample_steps, []
+    size = max(1, min(CHUNK // samples, PIXELS // len(model.anchors)))
     description = f"{samples} samples a picture, {steps} steps"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         chunk, places = embeddings[start : start + size], truth[start : start + size]
@@ -122,6 +124,8 @@ def report(run, model, train, test, settings, source=None, progress=True):
     `source` names an embeddings folder other than the run's own held-out pictures; the file names then carry its name.
     """
     started, t = time.monotonic(), settings.training
+    if not len(test):
+        raise InputError(f"{source or t.data} holds no pictures to score on")
     embeddings, truth = test.batch(range(len(test)))
     rows, worth, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
     rows |= score_baselines(embeddings, truth, train, t.seed, progress)

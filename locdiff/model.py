@@ -48,7 +48,7 @@ class ModelConfig:
     snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
     snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
     shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
-    quadrature_nside: int = option(32, "HEALPix nside of the integrals over the sphere in the likelihood")
+    quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the levels demand")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
@@ -60,11 +60,25 @@ class ModelConfig:
             raise InputError(f"sample_steps must lie in 1..levels = {self.levels}, got {self.sample_steps}")
         if self.depth < 2 or self.depth % 2:
             raise InputError(f"depth must be an even number of blocks, at least 2, got {self.depth}")
-        for name in ("embed_dim", "width", "time_dim", "levels", "quadrature_nside", "decoder_nside", "anchors"):
+        for name in ("embed_dim", "width", "levels", "decoder_nside", "anchors", "sample_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.time_dim < 2 or self.time_dim % 2:
+            raise InputError(f"time_dim must be even, got {self.time_dim}")
+        for name, choices in (("loss", LOSSES), ("schedule", ("geometric", "cosine"))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
+        if not self.snr_first > self.snr_last > 0 or self.rho_km < 0 or self.quadrature_nside < 0:
+            raise InputError("need snr_first > snr_last > 0, rho_km >= 0 and quadrature_nside >= 0")
         if self.l_max < 0 or not 0 <= self.dropout < 1 or self.temperature <= 0 or self.shift <= 0:
             raise InputError("need l_max >= 0, 0 <= dropout < 1, temperature > 0 and shift > 0")
+
+    @property
+    def integration_nside(self):
+        """quadrature_nside, or what the sharpest posterior needs, that of the first level: its width, about
+        2 / sqrt(snr_first l_max (l_max + 2)) rad, is then 1.9 pixels; a multiple of 8."""
+        sharpness = math.sqrt(self.snr_first * self.l_max * (self.l_max + 2))
+        return self.quadrature_nside or 8 * max(1, math.ceil(0.46 * sharpness / 2 / 8))
 
     @property
     def dimensions(self):
@@ -89,7 +103,7 @@ class LocDiffusion(nn.Module):
         else:
             alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
-        self.quadrature = HealpixTransform(c.l_max, c.quadrature_nside)
+        self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
         self.grid = HealpixTransform(c.l_max, c.decoder_nside)
 
     @cached_property
@@ -99,7 +113,7 @@ class LocDiffusion(nn.Module):
 
     @cached_property
     def _neighbourhoods(self):
-        return decoder.neighbourhoods(self.anchors.to(self.alpha_bar.device), self.config.rho_km)
+        return decoder.neighbourhoods(self.anchors, self.config.rho_km)
 
     def forward(self, x_t, t, embeddings):
         """The network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
@@ -158,6 +172,8 @@ class LocDiffusion(nn.Module):
         that of the first.
         """
         self.check(embeddings)
+        if samples < 1 or seed < 0:
+            raise InputError(f"need samples >= 1 and seed >= 0, got {samples} and {seed}")
         size, chunks = max(1, CHUNK // samples), []
         for start in range(0, len(embeddings), size):
             chunk = self._on_device(embeddings[start : start + size])[:, None]
@@ -233,9 +249,12 @@ class LocDiffusion(nn.Module):
     def modes(self, coeffs, shares, k=1):
         """The k most probable hills of the densities of `one_pass` (n, D), `shares` (n, N) being those densities.
 
-        Returns the places of their tops (n, k, 2), exact, and their probabilities (n, k); see `density.modes`.
+        Returns the places of their tops (n, k, 2), exact, and their probabilities (n, k), zero where there are fewer;
+        see `density.modes`. With fewer than k everywhere, k is the largest number of them.
         """
         pixel, probability = density.modes(shares, k)
+        found = max(1, int((probability > 0).sum(dim=-1).max())) if len(shares) else k
+        pixel, probability = pixel[:, :found], probability[:, :found]
         places = self.anchors[pixel]
         device, nside = self.alpha_bar.device, self.config.decoder_nside
         tops = [
@@ -248,11 +267,14 @@ class LocDiffusion(nn.Module):
     def log_likelihood(self, coeffs, shares, lat_lon):
         """Log density in nats per steradian at the places (n, 2), (n), by the result of `one_pass` and its densities.
 
-        Of a model trained by likelihood exactly, of any other that of the pixel.
+        Of a model trained by likelihood that of q_e at the place, its integral by a fine quadrature; of any other that
+        of the pixel.
         """
-        if self.config.loss != "likelihood":
+        if self.config.loss != "likelihood" or not len(coeffs):
             return density.log_likelihood(shares, lat_lon)
-        log_z = torch.cat([self.grid.moments(e.to(self.alpha_bar.device))[0].cpu() for e in coeffs.split(CHUNK)])
+        l_max, device = self.config.l_max, self.alpha_bar.device
+        fine = decoder.healpix_transform(l_max, max(self.config.decoder_nside, 4 * (l_max + 1)), device=device)
+        log_z = torch.cat([fine.moments(e.to(device))[0].cpu() for e in coeffs.split(CHUNK)])
         return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
 
     def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0, weights=None):
@@ -269,7 +291,9 @@ class LocDiffusion(nn.Module):
             encoder = encoder_of(self.config.encoder, weights, self.alpha_bar.device)
             embeddings = embed_pictures(embeddings, encoder).view(-1, self.config.embed_dim)
         predictions = []
-        for chunk in torch.as_tensor(embeddings).split(256):
+        if isinstance(embeddings, np.ndarray):
+            embeddings = torch.from_numpy(np.array(embeddings))  # a copy: the array may be read-only
+        for chunk in embeddings.split(max(1, 2**23 // len(self.anchors))):
             coeffs = self.one_pass(chunk)
             drawn = torch.empty(len(chunk), 0, 2)
             if samples:
@@ -306,7 +330,7 @@ class LocDiffusion(nn.Module):
                 f"embeddings of shape {shape} do not fit: this model takes (n, {self.config.embed_dim}) "
                 f"from the encoder '{self.config.encoder}'"
             )
-        if not torch.isfinite(torch.as_tensor(embeddings)).all():
+        if not torch.isfinite(torch.as_tensor(embeddings).float()).all():
             raise InputError("the embeddings hold NaN or infinity")
 
     def check_encoder(self, encoder):
@@ -405,7 +429,7 @@ def write_atomically(path, write):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot write {path}: {error}; make room there and continue with --resume") from error
+        raise InputError(f"cannot write {path}: {error}; see that the folder exists and has room") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

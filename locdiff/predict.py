@@ -68,25 +68,27 @@ def main(argv=None):
     ids, embeddings = read_source(arguments.source, model, arguments.weights)
     if arguments.map and len(ids) > MAP_LIMIT:
         raise InputError(f"--map draws at most {MAP_LIMIT} pictures, got {len(ids)}")
+    if arguments.map and not arguments.map.resolve().parent.is_dir():
+        raise InputError(f"cannot write {arguments.map}: {arguments.map.parent} is no folder")
     predictions = model.predict(embeddings, arguments.samples, arguments.top_k, arguments.seed)
-    if arguments.map:
-        is_thumbnail = model.config.encoder == datasets.THUMBNAIL_ENCODER
-        pictures = datasets.thumbnail_pictures(embeddings) if is_thumbnail else None
-        density, names = model.density(embeddings), [Path(name).name for name in ids]
-        places = torch.tensor([prediction.places[0] for prediction in predictions], dtype=torch.float64)
-        samples = torch.tensor([prediction.samples for prediction in predictions], dtype=torch.float64)
-        maps.draw_predictions(arguments.map, model.anchors, places, density, samples, pictures=pictures, names=names)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["id", "prediction", "lat", "lon", "probability", "radius_50_km", "radius_90_km"])
     for name, prediction in zip(ids, predictions, strict=True):
         radii = [f"{prediction.radius_50_km:.0f}", f"{prediction.radius_90_km:.0f}"]
         for i, (place, probability) in enumerate(zip(prediction.places, prediction.probabilities, strict=True), 1):
             writer.writerow(
-                [name, f"place {i}", *degrees(place), f"{probability:.4f}", *(radii if i == 1 else ["", ""])]
+                [name, f"place {i}", *degrees(place), f"{probability:.3g}", *(radii if i == 1 else ["", ""])]
             )
         for k, (*place, probability) in prediction.within.items():
-            writer.writerow([name, f"within {k} km", *degrees(place), f"{probability:.4f}", "", ""])
+            writer.writerow([name, f"within {k} km", *degrees(place), f"{probability:.3g}", "", ""])
         writer.writerow([name, f"centre of {arguments.samples}", *degrees(prediction.center), "", "", ""])
+    if arguments.map and ids:
+        is_thumbnail = model.config.encoder == datasets.THUMBNAIL_ENCODER
+        pictures = datasets.thumbnail_pictures(embeddings) if is_thumbnail else None
+        density, names = model.density(embeddings), [Path(name).name for name in ids]
+        places = torch.tensor([prediction.places[0] for prediction in predictions], dtype=torch.float64)
+        samples = torch.tensor([prediction.samples for prediction in predictions], dtype=torch.float64)
+        maps.draw_predictions(arguments.map, model.anchors, places, density, samples, pictures=pictures, names=names)
 
 
 def degrees(place):

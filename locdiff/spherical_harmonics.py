@@ -25,7 +25,7 @@ def real_spherical_harmonics(theta, phi, l_max):
 def _harmonics(theta: torch.Tensor, phi: torch.Tensor, l_max: int) -> torch.Tensor:
     """(n), (n) -> (n, D). One operation, so that torch.compile need not unroll it."""
     harmonics = _empty(theta, phi, l_max)
-    size = max(1, BLOCK[theta.device.type] // (l_max + 1))
+    size = max(1, BLOCK.get(theta.device.type, BLOCK["cpu"]) // (l_max + 1))
     for start in range(0, len(theta), size):
         points = slice(start, start + size)
         _fill(harmonics.T[:, points], theta[points], phi[points], l_max)

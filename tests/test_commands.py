@@ -93,6 +93,25 @@ def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, caps
         assert picture.width > 1000
 
 
+def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, pictures, tmp_path, capsys):
+    for extra, message in (
+        (["--map", str(tmp_path / "nowhere" / "map.png")], "nowhere is no folder"),
+        (["--seed", "-1"], "seed >= 0"),
+        (["--top-k", "0"], "--top-k and --samples must be at least 1"),
+    ):
+        code, lines = outcome(predict.main, [str(run), *pictures, *extra], capsys)
+        assert code == 2 and len(lines) == 1 and message in lines[0]
+    empty = tmp_path / "none"
+    empty.mkdir()
+    np.save(empty / "embeddings.npy", np.empty((0, 768), np.float16))
+    (empty / "locations.csv").write_text("id,lat,lon\n")
+    (empty / "meta.json").write_text(json.dumps({"encoder": "thumbnail-16"}))
+    predict.main([str(run), str(empty), "--map", str(tmp_path / "map.png")])
+    assert len(capsys.readouterr().out.splitlines()) == 1 and not (tmp_path / "map.png").exists()
+    code, lines = outcome(evaluate.main, [str(run), "--data", str(empty)], capsys)
+    assert code == 2 and "holds no pictures to score on" in lines[0]
+
+
 def test_predict_takes_an_embeddings_folder(run, cache, capsys):
     folder = (
         datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"

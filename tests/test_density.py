@@ -40,6 +40,8 @@ def test_where_a_linear_density_is_positive_its_shape_is_kept_and_elsewhere_it_i
     even = density.UNIFORM / 12
     torch.testing.assert_close(share[:4] - even, (1 - density.UNIFORM) * torch.tensor([0.75, 0.25, 0.0, 0.0]))
     torch.testing.assert_close(density.from_linear(torch.full((1, 12), -1.0)), torch.full((1, 12), 1 / 12))
+    torch.testing.assert_close(density.from_linear(values * 1e-33)[0], share)
+    assert density.from_linear(torch.full((1, 12), torch.nan)).isnan().all()
 
 
 def test_the_delta_dips_below_zero_and_still_integrates_to_one():

@@ -12,6 +12,7 @@ from locdiff.cli import InputError
 from locdiff.coordinates import great_circle_km
 from locdiff.decoder import healpix_anchors
 from locdiff.model import LOSSES, LocDiffusion, ModelConfig, write_atomically
+from locdiff.spherical_harmonics import HealpixTransform
 
 TINY = {
     "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "levels": 40,
@@ -180,7 +181,20 @@ def test_wrong_embeddings_are_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"loss": "l2"}, {"sample_steps": 0}, {"sample_steps": 41}, {"depth": 3}, {"dropout": 1.0}, {"levels": 0}]
+    "wrong",
+    [
+        {"loss": "l2"},
+        {"sample_steps": 0},
+        {"sample_steps": 41},
+        {"depth": 3},
+        {"dropout": 1.0},
+        {"levels": 0},
+        {"loss": "foo", "exact_skip": False},
+        {"schedule": "x"},
+        {"snr_first": 0.0},
+        {"rho_km": -1.0},
+        {"time_dim": 31},
+    ],
 )
 def test_impossible_configurations_are_refused(wrong):
     with pytest.raises(InputError):
@@ -212,6 +226,20 @@ def test_predictions_come_from_the_density():
     assert 0 < first.radius_50_km < first.radius_90_km and 0 < first.area_50_km2 < first.area_90_km2
 
 
+@pytest.mark.parametrize("l_max", [7, 15, 23])
+def test_the_quadrature_is_fine_enough_for_the_sharpest_level(l_max):
+    """log Z at the first level, against pixels of a third of the side, to a few hundredths of a nat."""
+    model = tiny(l_max=l_max, quadrature_nside=0)
+    alpha_bar = model.alpha_bar[0].float()
+    place = torch.tensor([[12.3, 45.6], [89.9, 0.0], [-41.8, 10.0]])
+    x_0 = math.sqrt(4 * math.pi) * shdd.encode(place, l_max)
+    x_1 = diffusion.q_sample(x_0, alpha_bar, torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)))
+    sharp = diffusion.bayes_skip(x_1, alpha_bar)
+    fine = HealpixTransform(l_max, 3 * model.config.integration_nside)
+    torch.testing.assert_close(model.quadrature.log_partition(sharp), fine.log_partition(sharp), rtol=0, atol=0.1)
+    assert tiny(l_max=23, quadrature_nside=0).config.integration_nside == 32
+
+
 def test_the_likelihood_of_a_place_is_that_of_its_pixel():
     """A model trained by likelihood knows it between the pixels; at their centres both agree, and any model has one."""
     by_likelihood = with_prior(2 * shdd.encode(torch.tensor([[48.9, 2.4]]), 7).float()[0])
@@ -220,7 +248,7 @@ def test_the_likelihood_of_a_place_is_that_of_its_pixel():
         shares, places = model.to_density(coeffs), model.anchors[100:1000:100]
         expected = (shares[0, 100:1000:100] * 3072 / (4 * math.pi)).log()
         found = model.log_likelihood(coeffs, shares, places)
-        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=1e-3)
 
 
 def test_config_survives_a_round_trip_through_json():

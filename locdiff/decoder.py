@@ -205,7 +205,7 @@ def _newton_step(xyz, slope, curvature, longest):
     return step * (longest / step.norm(dim=-1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
 
 
-def best_within(coeffs, rho_km, nside=None):
+def best_within(coeffs, rho_km, nside=None, top=None):
     """The place with the most mass within rho_km of it, and that mass: the prediction most often right at rho_km.
 
     `coeffs` (..., D) are those of a density, per steradian, such as the mean of samples, or `shdd.mean_parameters`:
@@ -213,7 +213,8 @@ def best_within(coeffs, rho_km, nside=None):
 
     A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
     its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
-    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken.
+    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken. Whoever asks
+    for several radii can give that `top`, the exact mode of `coeffs`.
     """
     if not rho_km > 0:
         raise ValueError(f"rho_km must be above zero, got {rho_km}")
@@ -221,7 +222,8 @@ def best_within(coeffs, rho_km, nside=None):
     mass, degree = cap_mass(coeffs, rho_km), np.arange(l_max + 1)
     if rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1):
         mass = mass * torch.from_numpy(np.repeat(np.sinc(degree / (l_max + 1)), 2 * degree + 1)).to(mass)
-    (best, most), (top, _) = exact_mode(mass, nside), exact_mode(coeffs, nside)
+    best, most = exact_mode(mass, nside)
+    top = exact_mode(coeffs, nside)[0] if top is None else top
     around_top = (mass * encode(torch.nan_to_num(top), l_max)).sum(dim=-1).clamp(0, 1)
     most = most.clamp(0, 1)
     take_top = around_top > most - 0.02

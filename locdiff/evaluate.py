@@ -84,7 +84,8 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
 
 def best_within_each(coeffs, nside):
     """The most probable place within each threshold, (n, thresholds, 2); see `decoder.best_within`."""
-    return torch.stack([decoder.best_within(coeffs, k, nside)[0] for k in metrics.THRESHOLDS_KM], dim=1)
+    top, _ = decoder.exact_mode(coeffs, nside)
+    return torch.stack([decoder.best_within(coeffs, k, nside, top)[0] for k in metrics.THRESHOLDS_KM], dim=1)
 
 
 CALIBRATION = ("nats_over_uniform", "in_region_50", "in_region_90", "area_50_km2", "area_90_km2")

@@ -302,7 +302,9 @@ class LocDiffusion(nn.Module):
             shares = self.to_density(coeffs)
             places, probability = self.modes(coeffs, shares, top_k)
             fine = self.density_coeffs(shares)
-            within = {k: decoder.best_within(fine, k, self.config.decoder_nside) for k in THRESHOLDS_KM}
+            nside = self.config.decoder_nside
+            top, _ = decoder.exact_mode(fine, nside)
+            within = {k: decoder.best_within(fine, k, nside, top) for k in THRESHOLDS_KM}
             radii = [density.radius_holding(share, shares, places[:, 0], self.anchors) for share in (0.5, 0.9)]
             _, areas = density.regions(shares)
             for i in range(len(chunk)):

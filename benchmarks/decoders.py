@@ -3,9 +3,9 @@
   python benchmarks/decoders.py                four minutes on 2 cores; --device cuda for a GPU
 
 Gaussian noise of variance 0.01 is added to every coefficient, as in Table 7 of the paper. At the
-Cramer-Rao bound Gaussian errors have the mean R s sqrt(pi/2) / sqrt(sum_l l (l+1)/2 (2l+1)/(4 pi)) km. The dense argmax runs over one million
-anchors (timed on a part of them, and scaled), for 64 vectors at a time: with the harmonics given, as if they fitted
-into memory, and with computing them in pieces.
+Cramer-Rao bound Gaussian errors have the mean R s sqrt(pi/2) / sqrt(sum_l l (l+1)/2 (2l+1)/(4 pi)) km. The dense argmax
+runs over one million anchors (timed on a part of them, and scaled), for 64 vectors at a time: with the harmonics given,
+as if they fitted into memory, and with computing them in pieces.
 """
 
 import math

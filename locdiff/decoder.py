@@ -213,8 +213,8 @@ def best_within(coeffs, rho_km, nside=None, top=None):
 
     A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
     its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
-    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken. Whoever asks
-    for several radii can give that `top`, the exact mode of `coeffs`.
+    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken. A caller
+    that asks for several radii can give that `top`, the exact mode of `coeffs`.
     """
     if not rho_km > 0:
         raise ValueError(f"rho_km must be above zero, got {rho_km}")

@@ -213,7 +213,7 @@ def best_within(coeffs, rho_km, nside=None, top=None):
 
     A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
     its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
-    one; and where the cap around the top of the density holds the most mass but for 0.02, the top is taken. A caller
+    one; and where the cap around the top of the density holds the most mass but for 2 %, the top is taken. A caller
     that asks for several radii can give that `top`, the exact mode of `coeffs`.
     """
     if not rho_km > 0:
@@ -226,7 +226,7 @@ def best_within(coeffs, rho_km, nside=None, top=None):
     top = exact_mode(coeffs, nside)[0] if top is None else top
     around_top = (mass * encode(torch.nan_to_num(top), l_max)).sum(dim=-1).clamp(0, 1)
     most = most.clamp(0, 1)
-    take_top = around_top > most - 0.02
+    take_top = around_top > 0.98 * most
     return torch.where(take_top[..., None], top, best), torch.where(take_top, around_top, most)
 
 

@@ -217,12 +217,11 @@ class _Progress:
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, path)
                 temporary.unlink()
+            rows = embeddings.numpy().astype(np.float16)
+            start = path.stat().st_size - self.n * rows[0].nbytes  # the length of the header
             with open(path, "r+b") as file:  # written, not mapped: a full disk is an error, not a bus error
-                file.seek(0)
-                header = np.lib.format.read_magic(file), np.lib.format.read_array_header_1_0(file)
-                start, width = file.tell(), header[1][0][1]
-                for row, values in zip(index, embeddings.numpy().astype(np.float16), strict=True):
-                    file.seek(start + int(row) * 2 * width)
+                for row, values in zip(index, rows, strict=True):
+                    file.seek(start + int(row) * values.nbytes)
                     file.write(values.tobytes())
         except OSError as error:
             raise InputError(
@@ -258,7 +257,7 @@ class _Progress:
                 self.out / "locations.csv",
                 ["id", "lat", "lon", "author"],
                 (
-                    [found.ids[i], *("" if np.isnan(x) else f"{x:.7g}" for x in found.lat_lon[i]), found.authors[i]]
+                    [found.ids[i], *("" if np.isnan(x) else f"{x:.6f}" for x in found.lat_lon[i]), found.authors[i]]
                     for i in done
                 ),
             )

@@ -108,6 +108,8 @@ def test_two_processes_share_the_work(tmp_path, encoder):
         embed.embed(source, tmp_path / "out", encoder, workers=0, rank=1, world=2, barrier=lambda: begin(tmp_path))
         is None
     )
+    states = np.load(tmp_path / "out" / "unfinished" / "progress.npy")
+    assert states.tolist() == [embed.TODO, embed.DONE] * 4 + [embed.TODO]
     embed.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
     np.testing.assert_array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("alone", "out")))
 

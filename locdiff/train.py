@@ -11,6 +11,7 @@ Ctrl-C saves before it stops.
 """
 
 import contextlib
+import copy
 import csv
 import dataclasses
 import functools
@@ -142,10 +143,10 @@ class Trainer:
     """A model in training: weights, their moving average, Adam's state and the step. All randomness follows from
     (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does."""
 
-    def __init__(self, settings, train, device):
+    def __init__(self, settings, train, device, make_model=LocDiffusion):
         self.settings, self.train, self.device, self.step = settings, train, device, 0
         torch.manual_seed(settings.training.seed)
-        self.model = LocDiffusion(settings.model).to(device)
+        self.model = make_model(settings.model).to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         t = settings.training
         self.optimizer = torch.optim.Adam(
@@ -176,9 +177,9 @@ class Trainer:
 
     def averaged_model(self):
         """The model with the moving average of the weights, ready for prediction."""
-        model = LocDiffusion(self.settings.model)
+        model = copy.deepcopy(self.model)
         model.load_state_dict(self.average)
-        return model.to(self.device).eval()
+        return model.eval()
 
     def save(self, run):
         """Write state.safetensors (to continue from) and the averaged model into the run folder; nothing at step 0."""

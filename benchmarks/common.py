@@ -12,12 +12,13 @@ import torch
 from locdiff.train import versions
 
 
-def options(description):
-    """The command line that every benchmark has."""
+def options(description, add=lambda parser: None):
+    """The command line that every benchmark has, and what `add` adds to the parser."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="threads of the CPU (default: torch's choice)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="folder of the JSON record")
+    add(parser)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 import types
@@ -59,6 +60,9 @@ def run(main):
         main()
     except InputError as error:
         sys.exit(_fail(f"error: {error}", 2))
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt as interruption:
         sys.exit(_fail(str(interruption) or "interrupted", 130))
 

@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from dataclasses import dataclass
@@ -65,11 +66,25 @@ class Embeddings:
 
     def batch(self, chosen):
         """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
-        embeddings = np.asarray(self.embeddings[self.rows[chosen]], dtype=np.float32)
+        embeddings = _read_rows(self.embeddings, self.rows[chosen])
         if not np.isfinite(embeddings).all():
             bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
             raise InputError(f"embeddings.npy, row {bad}: the embedding holds NaN or infinity; embed the picture again")
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
+
+
+def _read_rows(array, rows):
+    """array[rows] in float32. Of a memory map all rows are asked for at once, and the pages are given back after it."""
+    mapped = array.base if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED") else None
+    if mapped is not None and len(rows):
+        first, width = array.offset % mmap.ALLOCATIONGRANULARITY, array.strides[0]
+        for start in (first + np.asarray(rows, dtype=np.int64) * width).tolist():
+            page = start - start % mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, page, start + width - page)
+    values = np.asarray(array[rows], dtype=np.float32)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return values
 
 
 def read_embeddings(folder, with_places=True):

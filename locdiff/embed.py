@@ -62,7 +62,7 @@ class ClipEncoder:
                 "download them elsewhere and give the file by --weights FILE"
             ) from None
         self.model.eval().requires_grad_(False)
-        self.device = torch.device(device)
+        self.device, self._architecture = torch.device(device), settings.model
         self.name = f"{settings.model}/{settings.weights}"
         if is_file:
             self.name = f"{settings.model}/{Path(settings.weights).stem}-{_digest(settings.weights)}"
@@ -72,6 +72,14 @@ class ClipEncoder:
         """Prepared pictures (n, 3, height, width) -> embeddings (n, d), not normalised; half precision on a GPU."""
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             return self.model.encode_image(batch.to(self.device, non_blocking=True)).float().cpu()
+
+    @torch.inference_mode()
+    def encode_text(self, texts):
+        """Embeddings (n, d) of a list of texts by CLIP's other tower, which was trained to meet those of pictures."""
+        import open_clip
+
+        tokens = open_clip.get_tokenizer(self._architecture)(texts)
+        return self.model.encode_text(tokens.to(self.device)).float().cpu()
 
 
 class ThumbnailEncoder:
@@ -110,14 +118,31 @@ def encoder_of(name, weights=None, device="cpu"):
     return encoder
 
 
-def embed_pictures(paths, encoder, batch=64, workers=0):
+def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None):
+    """Yields, batch by batch, what was read of the pictures (a list of `layouts.Picture`; of some `indices` in it):
+
+    the indices (m) of the pictures that could be read, their embeddings (m, d), and [(index, reason), ...] of
+    those that could not. `workers` processes read; None means one a processor, at most 8, and none for a few pictures.
+    """
+    chosen = _Pictures(pictures, encoder.prepare, indices)
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1, len(chosen) // 32)
+    loader = DataLoader(
+        chosen, batch, num_workers=workers, collate_fn=_collate, prefetch_factor=4 if workers else None
+    )  # fmt: skip
+    for index, images, reasons in loader:
+        good = np.array([not reason for reason in reasons])
+        failures = [(i, reason) for i, reason in zip(index, reasons, strict=True) if reason]
+        yield index[good], encoder.encode(images) if len(images) else images, failures
+
+
+def embed_pictures(paths, encoder):
     """Embeddings of picture files: n paths -> (n, embed_dim) float32. InputError names a file that is no picture."""
-    pictures, rows = _Pictures([Picture(str(path)) for path in paths], encoder.prepare), []
-    for index, image, reason in DataLoader(pictures, batch, collate_fn=_collate, num_workers=workers):
-        for i, why in zip(index, reason, strict=True):
-            if why:
-                raise InputError(f"cannot read the picture {paths[i]}: {why}")
-        rows.append(encoder.encode(image))
+    rows = []
+    for _, embeddings, failures in encode_pictures([Picture(str(path)) for path in paths], encoder):
+        for i, reason in failures:
+            raise InputError(f"cannot read the picture {paths[i]}: {reason}")
+        rows.append(embeddings)
     return torch.cat(rows) if rows else torch.empty(0, 0)
 
 
@@ -159,17 +184,11 @@ def embed(source, out, encoder, places=None, batch=64, workers=None, rank=0, wor
     state.open()
     todo = np.flatnonzero(np.array(state.progress) == TODO)
     todo = todo[todo % world == rank]
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    loader = DataLoader(
-        _Pictures(pictures, encoder.prepare, todo), batch, num_workers=workers, collate_fn=_collate,
-        prefetch_factor=4 if workers else None,
-    )  # fmt: skip
     with tqdm(total=len(todo), desc="embedding", unit="picture", disable=rank > 0) as bar:
-        for index, images, reasons in loader:
-            good = np.array([not reason for reason in reasons])
-            state.write(index[good], encoder.encode(images) if len(images) else images)
-            state.fail([(i, reason) for i, reason in zip(index, reasons, strict=True) if reason])
-            bar.update(len(index))
+        for index, embeddings, failures in encode_pictures(pictures, encoder, batch, workers, todo):
+            state.write(index, embeddings)
+            state.fail(failures)
+            bar.update(len(index) + len(failures))
     barrier()
     return state.finish(found, encoder) if rank == 0 else None
 

@@ -5,14 +5,18 @@ import io
 import json
 import math
 import os
+import sys
 import tarfile
 import zipfile
+from array import array
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from locdiff.cli import InputError
 
@@ -40,21 +44,21 @@ def read_places(path, missing_is_nan=False):
 
     A wrong or absent value raises InputError with its line, or, with `missing_is_nan`, makes the place NaN.
     """
-    ids, places, authors = [], [], []
+    ids, places, authors = [], array("d"), []
     rows = _parquet_rows(path) if Path(path).suffix == ".parquet" else _csv_rows(path)
     columns = None
-    for line, row in rows:
+    for line, row in tqdm(rows, f"reading {Path(path).name}", unit=" lines", delay=2, leave=False):
         if columns is None:
             columns = _find_columns(row, path)
         elif row:
             ids.append(row[columns["id"]] if columns["id"] < len(row) else "")
-            places.append(_read_place(row, columns, f"{path}, line {line}", missing_is_nan))
+            places.extend(_read_place(row, columns, path, line, missing_is_nan))
             author = columns["author"]
-            authors.append(row[author] if author is not None and author < len(row) else "")
+            authors.append(sys.intern(row[author]) if author is not None and author < len(row) else "")
     if columns is None:
         raise InputError(f"{path} is empty; it needs a header with id, lat, lon")
     _refuse_duplicates(ids, path)
-    return Places(ids, np.array(places, dtype=np.float64).reshape(-1, 2), authors)
+    return Places(ids, np.array(places).reshape(-1, 2), authors)
 
 
 def _csv_rows(path):
@@ -98,29 +102,31 @@ def _find_columns(header, path):
     return found
 
 
-def _read_place(row, columns, where, missing_is_nan):
+def _read_place(row, columns, path, line, missing_is_nan):
     try:
         lat, lon = float(row[columns["lat"]]), float(row[columns["lon"]])
     except (ValueError, IndexError):
         lat = lon = math.nan
     if abs(lat) > 90 or abs(lon) > 180:
-        raise InputError(f"{where}: ({lat:g}, {lon:g}) is no (lat, lon) in degrees; are the columns swapped?")
+        raise InputError(
+            f"{path}, line {line}: ({lat:g}, {lon:g}) is no (lat, lon) in degrees; are the columns swapped?"
+        )
     if math.isfinite(lat) and math.isfinite(lon):
         return lat, lon
     if not missing_is_nan:
-        raise InputError(f"{where}: the place is missing or not a number; correct or remove the line")
+        raise InputError(f"{path}, line {line}: the place is missing or not a number; correct or remove the line")
     return math.nan, math.nan
 
 
 def _refuse_duplicates(ids, path):
-    seen = set()
-    for name in ids:
-        if name in seen:
-            raise InputError(f"{path}: the id '{name}' stands on {ids.count(name)} lines; keep one")
-        seen.add(name)
+    hashes = np.sort(np.fromiter(map(hash, ids), np.int64, len(ids)))  # a set of millions of ids takes more memory
+    if (hashes[1:] == hashes[:-1]).any():
+        name, count = Counter(ids).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{path}: the id '{name}' stands on {count} lines; keep one")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """Where the bytes of a picture are: a file, a member of a zip archive, or (offset, size) in a tar archive.
 
@@ -138,15 +144,8 @@ def read_source(source, table=None):
     that name: its path below the folder or in an archive, with / or _, with or without the folders and the ending. Else
     they are all the pictures, with places from the json files beside them in tar shards, and else unknown.
     """
-    source = Path(source)
-    if not source.exists():
-        raise InputError(f"{source} does not exist; give a folder of pictures, a zip or tar archive, or a picture")
-    table = table or _only_table(source)
-    found, notes = {}, {}
-    for path in sorted(_files(source)):
-        _list_pictures(path, source, found, notes)
-    if not found:
-        raise InputError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))}, or zip or tar archives of them)")
+    found, notes = find_pictures(source)
+    table = table or _only_table(Path(source))
     if table is None:
         places = [_place_in_json(notes.get(os.path.splitext(name)[0]), name) for name in found]
         lat_lon, authors = (np.array([p[:2] for p in places], dtype=np.float64), [p[2] for p in places])
@@ -154,7 +153,7 @@ def read_source(source, table=None):
     places = read_places(table)
     if not places.ids:
         raise InputError(f"{table} holds no places")
-    by_name = _short_names(found)
+    by_name = found if all(name in found for name in places.ids) else _short_names(found)
     pictures = [next((by_name[n] for n in _spellings(i) if n in by_name), Picture(None)) for i in places.ids]
     if all(picture.path is None for picture in pictures):
         raise InputError(
@@ -162,6 +161,19 @@ def read_source(source, table=None):
             f"'{next(iter(found))}'"
         )
     return pictures, places
+
+
+def find_pictures(source):
+    """All pictures of a folder, an archive or a single file: {name: Picture} and, in tar shards, {name: json bytes}."""
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source} does not exist; give a folder of pictures, a zip or tar archive, or a picture")
+    found, notes = {}, {}
+    for path in sorted(_files(source)):
+        _list_pictures(path, source, found, notes)
+    if not found:
+        raise InputError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))}, or zip or tar archives of them)")
+    return found, notes
 
 
 def _only_table(source):
@@ -218,7 +230,7 @@ def _place_in_json(note, name):
         row = [str(given["lat"]), str(given["lon"])]
     except (ValueError, AttributeError) as error:
         raise InputError(f"the json file of {name} cannot be read: {error}") from None
-    return *_read_place(row, {"lat": 0, "lon": 1}, f"the json file of {name}", True), str(given["author"] or "")
+    return *_read_place(row, {"lat": 0, "lon": 1}, f"the json file of {name}", 1, True), str(given["author"] or "")
 
 
 def _short_names(found):

@@ -18,17 +18,20 @@ WORLD = (0.0, 0.0, 90.0, 180.0)
 REGION_STYLES = ("solid", "dotted")
 
 
+def grey_map():
+    """The Blue Marble in grey, to paint on: (1350, 2700) in [0, 1]."""
+    return datasets.blue_marble_image().mean(dim=0).numpy() ** 0.7 * 0.7
+
+
 def close_up(lat_lon):
     """Window (lat, lon, half height, half width) in degrees around a place, of equal extent in km both ways."""
     lat, lon = lat_lon.tolist()
     return lat, lon, CLOSE_UP_DEGREES, min(180.0, CLOSE_UP_DEGREES / max(np.cos(np.radians(lat)), 0.05))
 
 
-def draw_density(axes, density, image, window, height=360):
-    """Draw one density (N,) over the grey map `image` (h, 2h) in a window, and the outlines of its 50 and 90 % regions.
-
-    The colour is logarithmic, three decades.
-    """
+def paint(density, image, window, height=360):
+    """One density (N,) over the grey map `image` (h, 2h) in a window: colours (height, width, 3) in [0, 1], the HEALPix
+    pixel at each of them, and the lats (height) and lons (width). The colour is logarithmic, three decades."""
     lat, lon, half_height, half_width = window
     lats = lat + half_height * (1 - 2 * (np.arange(height) + 0.5) / height)
     width = round(height * half_width / half_height) if window == WORLD else height
@@ -44,9 +47,16 @@ def draw_density(axes, density, image, window, height=360):
     opacity = (0.85 * (strength > 0) * (0.3 + 0.7 * strength))[..., None]
     colours = base[..., None] * (1 - opacity) + colormaps["inferno"](0.25 + 0.75 * strength)[..., :3] * opacity
     colours[np.abs(lats) > 90] = 1
+    return colours, pixel, lats, lons
+
+
+def draw_density(axes, density, image, window):
+    """Draw one density (N,) over the map `image` in a window, and the outlines of its 50 and 90 % regions."""
+    colours, pixel, lats, lons = paint(density, image, window)
+    lat, lon, half_height, half_width = window
     extent = (lon - half_width, lon + half_width, lat - half_height, lat + half_height)
     axes.imshow(
-        colours, extent=extent, interpolation="nearest", aspect=half_width / half_height if width == height else 1
+        colours, extent=extent, interpolation="nearest", aspect=1 if window == WORLD else half_width / half_height
     )
     for mask, style in zip(regions(density[None])[0][0].numpy(), REGION_STYLES, strict=True):
         if not mask.all():
@@ -70,7 +80,7 @@ def draw_predictions(path, anchors, places, density, samples=None, truth=None, p
     rows, widths = -(-n // columns), [1, 2.3, 1.15]
     figure = Figure(figsize=(9.6 * columns, 2.6 * rows + 1.0), dpi=110, layout="constrained")
     cells = figure.add_gridspec(rows, 3 * columns, width_ratios=widths * columns)
-    grey = datasets.blue_marble_image().mean(dim=0).numpy() ** 0.7 * 0.7
+    grey = grey_map()
     for i in range(n):
         row, column = i // columns, 3 * (i % columns)
         if pictures is not None:

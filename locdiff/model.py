@@ -277,12 +277,13 @@ class LocDiffusion(nn.Module):
         log_z = torch.cat([fine.moments(e.to(device))[0].cpu() for e in coeffs.split(CHUNK)])
         return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
 
-    def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0, weights=None):
+    def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0, weights=None, first=0):
         """Where the pictures were taken: a list of `Prediction`, each with at most `top_k` places.
 
         Takes embeddings (n, embed_dim), or a list of picture files if the model knows the encoder of its embeddings
         (`weights` is the file of the encoder's weights, if they came from one).
-        `samples` places a picture are drawn too, for the paper's prediction; zero draws none.
+        `samples` places a picture are drawn too, for the paper's prediction; zero draws none. They follow from the seed
+        and a picture's position, `first` being that of the first.
         """
         embeddings = pictures_or_embeddings
         if isinstance(embeddings, (list, tuple)):
@@ -297,7 +298,7 @@ class LocDiffusion(nn.Module):
             coeffs = self.one_pass(chunk)
             drawn = torch.empty(len(chunk), 0, 2)
             if samples:
-                drawn = self.decode(self.sample(chunk, samples, seed=seed, first=len(predictions)))
+                drawn = self.decode(self.sample(chunk, samples, seed=seed, first=first + len(predictions)))
             centers = geographic_center(drawn)
             shares = self.to_density(coeffs)
             places, probability = self.modes(coeffs, shares, top_k)
@@ -355,8 +356,13 @@ class LocDiffusion(nn.Module):
         write_atomically(folder / "model.safetensors", lambda path: save_file(state, path))
 
     @classmethod
-    def load(cls, folder, device=None):
-        """The model in `folder`, ready for prediction, on `device` (default: a GPU if there is one)."""
+    def load(cls, folder, device=None, local_files_only=False):
+        """The model in `folder`, ready for prediction, on `device` (default: a GPU if there is one).
+
+        Where there is no such folder, OWNER/NAME is a model on the Hugging Face Hub, which is downloaded once; with
+        `local_files_only` only what was downloaded before is looked for.
+        """
+        folder = find_model(folder, local_files_only)
         model = cls(read_config(folder))
         path = Path(folder) / "model.safetensors"
         try:
@@ -402,6 +408,24 @@ class PictureNoise:
 def derive_seed(*numbers):
     """One 32-bit seed from several non-negative numbers; torch's CPU generator looks at no more bits than these."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def find_model(name, local_files_only=False):
+    """The folder of that name, or else that of the downloaded model OWNER/NAME of the Hugging Face Hub."""
+    owner, _, rest = str(name).partition("/")
+    if Path(name).is_dir() or not rest or "/" in rest or Path(owner).is_dir() or owner in ("", "~"):
+        return Path(name)
+    try:
+        from huggingface_hub import snapshot_download
+
+        wanted = ["config.json", "model.safetensors"]
+        return Path(snapshot_download(str(name), allow_patterns=wanted, local_files_only=local_files_only))
+    except (OSError, ValueError) as error:  # no network, no such model, no such name
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{name} is neither a folder nor a model that can be had from the Hugging Face Hub: {reason}; give the "
+            "folder of a training run"
+        ) from None
 
 
 def read_config(folder):

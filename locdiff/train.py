@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,13 +154,19 @@ class Trainer:
             self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay, fused=True
         )
         self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
+        self._reader, self._ahead = ThreadPoolExecutor(1), {}
+
+    def _read(self, step):
+        t = self.settings.training
+        return self.train.batch(batch_rows(step, t.batch, len(self.train), t.seed))
 
     def advance(self):
-        """One training step; returns the loss (a tensor) and the learning rate."""
+        """One training step; returns the loss (a tensor) and the learning rate. The next batch is read meanwhile."""
         t = self.settings.training
+        batch = self._ahead.pop(self.step, None) or self._reader.submit(self._read, self.step)
+        self._ahead = {self.step + 1: self._reader.submit(self._read, self.step + 1)}
         torch.manual_seed(derive_seed(t.seed, self.step))
-        rows = batch_rows(self.step, t.batch, len(self.train), t.seed)
-        embeddings, lat_lon = (part.to(self.device) for part in self.train.batch(rows))
+        embeddings, lat_lon = (part.to(self.device) for part in batch.result())
         lr = t.lr * min(1, (self.step + 1) / max(1, t.warmup))
         if t.decay:
             lr *= 0.5 * (1 + math.cos(math.pi * self.step / self.steps))

@@ -4,13 +4,14 @@ import csv
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from locdiff import cli, datasets, evaluate, predict, train
+from locdiff import cli, datasets, embed, evaluate, predict, train
 
 
 def outcome(main, argv, capsys):
@@ -96,8 +97,11 @@ def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, caps
 def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, pictures, tmp_path, capsys):
     for extra, message in (
         (["--map", str(tmp_path / "nowhere" / "map.png")], "nowhere is no folder"),
-        (["--seed", "-1"], "seed >= 0"),
-        (["--top-k", "0"], "--top-k and --samples must be at least 1"),
+        (["--seed", "-1"], "--samples and --seed at least 0"),
+        (["--top-k", "0"], "--top-k and --batch must be at least 1"),
+        (["--out", str(tmp_path / "p.txt")], "must be one of .csv, .jsonl, .geojson"),
+        (["--out", str(tmp_path / "nowhere" / "p.csv")], "nowhere/p.csv: "),
+        (["--text", "a street in Lisbon"], "--text needs a model trained on CLIP embeddings"),
     ):
         code, lines = outcome(predict.main, [str(run), *pictures, *extra], capsys)
         assert code == 2 and len(lines) == 1 and message in lines[0]
@@ -110,6 +114,74 @@ def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, picture
     assert len(capsys.readouterr().out.splitlines()) == 1 and not (tmp_path / "map.png").exists()
     code, lines = outcome(evaluate.main, [str(run), "--data", str(empty)], capsys)
     assert code == 2 and "holds no pictures to score on" in lines[0]
+
+
+def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures, tmp_path):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(pictures[1], "deep/amazon.jpg")
+    sources = [*pictures, str(tmp_path / "more.zip")]
+    files = {ending: tmp_path / f"out{ending}" for ending in predict.FORMATS}
+    for path in files.values():
+        predict.main([str(run), *sources, "--top-k", "3", "--samples", "4", "--batch", "2", "--out", str(path)])
+    table = list(csv.DictReader(files[".csv"].read_text().splitlines()))
+    records = [json.loads(line) for line in files[".jsonl"].read_text().splitlines()]
+    features = json.loads(files[".geojson"].read_text())["features"]
+    names = [*pictures, str(tmp_path / "more.zip/deep/amazon.jpg")]
+    assert [record["id"] for record in records] == names and len(table) == len(features)
+    direct = predict.LocDiffusion.load(run).predict(pictures, samples=4, top_k=3)
+    for record, prediction in zip(records, direct, strict=False):
+        np.testing.assert_allclose(record["places"], prediction.places, atol=1e-3)
+        np.testing.assert_allclose(record["samples"], prediction.samples, atol=1e-9)
+        assert record["radius_90_km"] == pytest.approx(prediction.radius_90_km, rel=1e-4)
+    np.testing.assert_allclose(records[2]["places"], records[1]["places"], atol=1e-3)
+    assert records[2]["samples"] != records[1]["samples"]  # other noise at another position
+    for row, feature in zip(table, features, strict=True):
+        lon, lat = feature["geometry"]["coordinates"]
+        assert feature["properties"]["id"] == row["id"] and feature["properties"]["prediction"] == row["prediction"]
+        assert abs(lat - float(row["lat"])) < 1e-4 and abs(lon - float(row["lon"])) < 1e-4
+    predict.main([str(run), pictures[0], "--samples", "0", "--out", str(files[".jsonl"])])
+    record = json.loads(files[".jsonl"].read_text())
+    assert record["samples"] == [] and record["center"] is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_full_disk_is_named(run, pictures, tmp_path, capsys):
+    (tmp_path / "out.csv").symlink_to("/dev/full")
+    code, lines = outcome(predict.main, [str(run), pictures[0], "--out", str(tmp_path / "out.csv")], capsys)
+    assert code == 2 and len(lines) == 1 and "No space left" in lines[0] and "out.csv" in lines[0]
+
+
+def test_an_interrupted_prediction_leaves_whole_files(run, pictures, tmp_path, monkeypatch):
+    real, calls = predict.LocDiffusion.predict, []
+
+    def stopped(self, *arguments, **options):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(predict.LocDiffusion, "predict", stopped)
+    for ending in (".geojson", ".csv"):
+        calls.clear()
+        path = tmp_path / f"out{ending}"
+        with pytest.raises(KeyboardInterrupt):
+            predict.main([str(run), *pictures, "--batch", "1", "--samples", "0", "--out", str(path)])
+        text = path.read_text()
+        lines = json.loads(text)["features"] if ending == ".geojson" else list(csv.DictReader(text.splitlines()))
+        assert len(lines) == 6  # all of the first picture, nothing of the second
+
+
+@pytest.mark.skipif(datasets.torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_where_there_is_none_is_refused(run, pictures, tmp_path, capsys):
+    for main, argv in (
+        (predict.main, [str(run), pictures[0]]),
+        (evaluate.main, [str(run)]),
+        (train.main, ["--preset", "smoke", "--out", str(tmp_path / "run")]),
+        (embed.main, [str(tmp_path), str(tmp_path / "out")]),
+    ):
+        code, lines = outcome(main, [*argv, "--device", "cuda"], capsys)
+        assert code == 2 and "device 'cuda' cannot be used" in lines[-1], lines
+    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
 
 
 def test_predict_takes_an_embeddings_folder(run, cache, capsys):
@@ -180,15 +252,22 @@ def test_bad_input_gets_one_line_and_code_2(main, argv, message, cache, capsys, 
 def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "cut.jpg").write_bytes(Path(pictures[1]).read_bytes()[:400])
-    for name in ("text.jpg", "cut.jpg", "absent.jpg"):
-        code, lines = outcome(
-            predict.main, [str(run), pictures[0], str(tmp_path / name), "--map", str(tmp_path / "map.png")], capsys
-        )
-        assert code == 2 and len(lines) == 1 and f"cannot read the picture {tmp_path / name}" in lines[0]
-    assert not (tmp_path / "map.png").exists()
+    out, drawn = tmp_path / "out.csv", tmp_path / "map.png"
+    for name in ("text.jpg", "cut.jpg"):
+        argv = [str(run), str(tmp_path / name), pictures[0], "--samples", "1", "--out", str(out), "--map", str(drawn)]
+        code, lines = outcome(predict.main, argv, capsys)
+        assert code == 2 and any(f"cannot read the picture {tmp_path / name}: " in line for line in lines)
+        assert lines[-1] == f"error: 1 of 2 pictures could not be read; the first: {tmp_path / name}"
+        assert {row["id"] for row in csv.DictReader(out.read_text().splitlines())} == {pictures[0]} and drawn.exists()
+        drawn.unlink()
+    with pytest.raises(datasets.InputError, match=r"cannot read the picture .*cut.jpg: "):
+        predict.LocDiffusion.load(run).predict([pictures[0], str(tmp_path / "cut.jpg")])
+    code, lines = outcome(predict.main, [str(run), str(tmp_path / "cut.jpg"), "--map", str(drawn)], capsys)
+    assert code == 2 and not drawn.exists()
     (tmp_path / "empty").mkdir()
-    code, lines = outcome(predict.main, [str(run), str(tmp_path / "empty")], capsys)
-    assert code == 2 and "holds neither pictures nor embeddings.npy" in lines[0]
+    for name, message in (("empty", "holds no pictures"), ("absent.jpg", "does not exist")):
+        code, lines = outcome(predict.main, [str(run), str(tmp_path / name)], capsys)
+        assert code == 2 and len(lines) == 1 and message in lines[0]
 
 
 def test_embeddings_of_another_encoder_are_refused_by_name(run, tmp_path, capsys):

@@ -1,0 +1,126 @@
+"""Training on 4.7 million embeddings (7.2 GB, as many as MP-16): memory, and what reading costs a step.
+
+  python benchmarks/reading.py                 five minutes on 2 cores, 7.5 GB of disk in --folder
+  python benchmarks/reading.py --pictures 100000
+
+The embeddings are made up: random numbers at random places. Steps of the quickstart's model on them are timed against
+the same steps on one batch that stays in memory, in turn; "cold" is right after the file was dropped from the operating
+system's cache. Memory is what the process holds, with and without the pages of files that the system may take back.
+"""
+
+import csv
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import options, report
+
+from locdiff import train
+from locdiff.coordinates import from_unit_vector
+
+WIDTH, STEPS, ROUNDS, CHUNK = 768, 40, 3, 100_000
+
+
+def make(folder, n):
+    """An embeddings folder of n made-up pictures."""
+    rng = np.random.default_rng(0)
+    embeddings = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (n, WIDTH))
+    block = rng.standard_normal((CHUNK, WIDTH), dtype=np.float32).astype(np.float16)
+    with open(folder / "locations.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "lat", "lon", "author"])
+        for start in range(0, n, CHUNK):
+            count = min(CHUNK, n - start)
+            embeddings[start : start + count] = np.roll(block, start // CHUNK, axis=1)[:count]
+            places = from_unit_vector(torch.from_numpy(rng.standard_normal((count, 3))))
+            writer.writerows(
+                [f"{i % 256:02x}/{i // 256 % 256:02x}/{i + 10**9}.jpg", f"{lat:.6f}", f"{lon:.6f}", f"{i // 20}@N00"]
+                for i, (lat, lon) in enumerate(places.tolist(), start)
+            )
+    embeddings.flush()
+
+
+class Peak(threading.Thread):
+    """The largest memory of this process while it runs, in GB: (all, without the pages of files)."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.total, self.own = 0.0, 0.0
+
+    def run(self):
+        while True:
+            lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+            gigabytes = {key: int(lines[key].split()[0]) / 1e6 for key in ("VmRSS", "RssAnon")}
+            self.total, self.own = max(self.total, gigabytes["VmRSS"]), max(self.own, gigabytes["RssAnon"])
+            time.sleep(0.05)
+
+
+def forget(path):
+    """Drop the file from the operating system's cache."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def remember(path):
+    """Read the file into the operating system's cache."""
+    with open(path, "rb") as file:
+        while file.read(2**24):
+            pass
+
+
+def step_seconds(trainer):
+    trainer.advance()  # the batch read ahead is not of this round
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        trainer.advance()
+    return (time.perf_counter() - start) / STEPS
+
+
+def main():
+    def more(parser):
+        parser.add_argument("--pictures", type=int, default=4_700_000, help="embeddings (default 4,700,000)")
+        parser.add_argument(
+            "--folder", type=Path, help="where to put them for the time being (default: a temporary one)"
+        )
+
+    arguments = options(__doc__, more)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        folder = Path(folder)
+        make(folder, arguments.pictures)
+        peak = Peak()
+        peak.start()
+        start = time.perf_counter()
+        settings = train.resolve(data=str(folder))
+        data, _ = train.load_data(settings)
+        opened = time.perf_counter() - start
+        trainer = train.Trainer(settings, data, train.pick_device(arguments.device))
+        batch, read = data.batch(np.arange(settings.training.batch)), data.batch
+        rows = {"memory": [], "warm": [], "cold": []}
+        for _ in range(ROUNDS):
+            data.batch = lambda rows: batch
+            rows["memory"].append(step_seconds(trainer))
+            data.batch = read
+            forget(folder / "embeddings.npy")
+            rows["cold"].append(step_seconds(trainer))
+            remember(folder / "embeddings.npy")
+            rows["warm"].append(step_seconds(trainer))
+        best = {name: min(times) for name, times in rows.items()}
+        table = [
+            {
+                "pictures": arguments.pictures, "opened, s": opened,
+                "step on a batch in memory, ms": 1e3 * best["memory"], "step, reading, ms": 1e3 * best["warm"],
+                "cost of reading, %": 100 * (best["warm"] / best["memory"] - 1),
+                "the same, cold, %": 100 * (best["cold"] / best["memory"] - 1),
+                "memory, GB": peak.total, "without pages of files, GB": peak.own,
+            }
+        ]  # fmt: skip
+        report("reading", table, arguments)
+
+
+if __name__ == "__main__":
+    main()

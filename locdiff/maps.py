@@ -30,8 +30,8 @@ def close_up(lat_lon):
 
 
 def paint(density, image, window, height=360):
-    """One density (N,) over the grey map `image` (h, 2h) in a window: colours (height, width, 3) in [0, 1], the HEALPix
-    pixel at each of them, and the lats (height) and lons (width). The colour is logarithmic, three decades."""
+    """One density (N,) over the grey map `image` (h, 2h) in a window: colours (height, width, 3) in [0, 1], the density
+    there, interpolated, and the lats (height) and lons (width). The colour is logarithmic, three decades."""
     lat, lon, half_height, half_width = window
     lats = lat + half_height * (1 - 2 * (np.arange(height) + 0.5) / height)
     width = round(height * half_width / half_height) if window == WORLD else height
@@ -40,27 +40,29 @@ def paint(density, image, window, height=360):
     base = image[
         ((90 - grid_lat) / 180 * (len(image) - 1)).astype(int), ((grid_lon + 180) / 360 * 2 * len(image)).astype(int)
     ]
-    share = density.numpy()
-    pixel = healpy.ang2pix(healpy.npix2nside(len(share)), grid_lon, grid_lat, lonlat=True)
-    value = share[pixel] / share.max()
-    strength = np.clip(1 + np.log10(np.maximum(value, 1e-9)) / 3, 0, 1)
+    value = healpy.get_interp_val(density.numpy(), grid_lon, grid_lat, lonlat=True)
+    strength = np.clip(1 + np.log10(np.maximum(value / density.max().item(), 1e-9)) / 3, 0, 1)
     opacity = (0.85 * (strength > 0) * (0.3 + 0.7 * strength))[..., None]
     colours = base[..., None] * (1 - opacity) + colormaps["inferno"](0.25 + 0.75 * strength)[..., :3] * opacity
     colours[np.abs(lats) > 90] = 1
-    return colours, pixel, lats, lons
+    return colours, value, lats, lons
+
+
+def region_levels(density):
+    """The values that one density (N,) exceeds on its regions of 50 and 90 %; a region of the whole Earth has none."""
+    return [density[mask].min().item() for mask in regions(density[None])[0][0] if not mask.all()]
 
 
 def draw_density(axes, density, image, window):
     """Draw one density (N,) over the map `image` in a window, and the outlines of its 50 and 90 % regions."""
-    colours, pixel, lats, lons = paint(density, image, window)
+    colours, value, lats, lons = paint(density, image, window)
     lat, lon, half_height, half_width = window
     extent = (lon - half_width, lon + half_width, lat - half_height, lat + half_height)
     axes.imshow(
         colours, extent=extent, interpolation="nearest", aspect=1 if window == WORLD else half_width / half_height
     )
-    for mask, style in zip(regions(density[None])[0][0].numpy(), REGION_STYLES, strict=True):
-        if not mask.all():
-            axes.contour(lons, lats, mask[pixel], levels=[0.5], colors="white", linewidths=0.8, linestyles=style)
+    for level, style in zip(region_levels(density), REGION_STYLES, strict=False):
+        axes.contour(lons, lats, value, levels=[level], colors="white", linewidths=0.8, linestyles=style)
     axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
 
 

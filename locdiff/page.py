@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from locdiff import maps
-from locdiff.density import regions
 from locdiff.model import write_atomically
 
 LIMIT = 500  # pictures a page: some 100 kB each
@@ -36,11 +35,14 @@ svg {{ display: block; width: 100%; height: auto; border-radius: .4rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 td, th {{ padding: .2rem .9rem .2rem 0; text-align: right; }} td:first-child, th:first-child {{ text-align: left; }}
 th {{ font-weight: normal; color: var(--quiet); font-size: .86rem; }}
+.ring {{ fill: none; stroke: #fff; stroke-width: 1.8px; pointer-events: all; }} .dot {{ fill: #6df; }}
+td a {{ white-space: nowrap; }}
+@media (max-width: 40rem) {{ .world .ring {{ r: 10px; stroke-width: 3px; }} .world text {{ font-size: 28px; }} }}
 details {{ margin-top: .5rem; }} summary {{ cursor: pointer; padding: .3rem 0; }} a {{ color: inherit; }}
 </style></head><body>
 <h1>{title}</h1>
 <p class="quiet">{note}</p>
-{overview}
+<div class="world">{overview}</div>
 <p class="quiet">Colour: probability per area, from its largest value (yellow) to a thousandth of it (dark). White
 lines: the smallest regions that hold 50 % (whole) and 90 % (dashed). Rings: tops of the most probable hills of the
 density, in this order. Blue dots: places drawn from the diffusion. The square map: 3000 km around place 1. Map: NASA
@@ -85,7 +87,7 @@ def _card(number, name, picture, prediction, density, grey):
         within += f"<tr><td>centre of {len(prediction.samples)} samples</td><td>{_place(prediction.center)}</td></tr>"
     return f"""<article id="p{number}"><h2>{number}. {name}</h2>
 <div class="views">{"".join(views)}</div>
-<table><tr><th>place</th><th></th><th>probability of the hill</th></tr>{places}</table>
+<table><tr><th>place</th><th></th><th>probability</th></tr>{places}</table>
 <p>Half the probability lies within <b>{prediction.radius_50_km:,.0f} km</b> of place 1, and 90 % within
 <b>{prediction.radius_90_km:,.0f} km</b>.</p>
 <details><summary>Best guess for each distance</summary>
@@ -94,14 +96,14 @@ def _card(number, name, picture, prediction, density, grey):
 
 def _map(prediction, density, grey, window):
     """The density in a window as an svg: the painted map with region outlines, samples and numbered places on top."""
-    colours, pixel, _, _ = maps.paint(density, grey, window, MAP_HEIGHT)
-    for mask, dash in zip(regions(density[None])[0][0].numpy(), (1, 2), strict=True):
-        row, column = np.nonzero(_outline(mask[pixel]))
+    colours, value, _, _ = maps.paint(density, grey, window, MAP_HEIGHT)
+    for level, dash in zip(maps.region_levels(density), (1, 2), strict=False):
+        row, column = np.nonzero(_outline(value >= level))
         whole = (row + column) // 3 % dash == 0
         colours[row[whole], column[whole]] = 1
     height, width = colours.shape[:2]
     picture = Image.fromarray((255 * colours).round().astype(np.uint8))
-    marks = [f'<circle cx="{x}" cy="{y}" r="2.2" fill="#6df"/>' for x, y in _inside(prediction.samples, window, width)]
+    marks = [f'<circle cx="{x}" cy="{y}" r="2.2" class="dot"/>' for x, y in _inside(prediction.samples, window, width)]
     for i, (x, y) in reversed(list(enumerate(_inside(prediction.places, window, width), 1))):
         marks.append(_ring(x, y, i if len(prediction.places) > 1 else ""))
     place = "the world" if window == maps.WORLD else "3000 km around place 1"
@@ -113,8 +115,8 @@ def _map(prediction, density, grey, window):
 
 def _overview(predictions, names, grey):
     """All first places on one map, each a link to its picture."""
-    width = 1200
-    picture = Image.fromarray((255 * grey).astype(np.uint8)).resize((width, width // 2))
+    width = 800
+    picture = Image.fromarray((255 * grey).astype(np.uint8)).resize((1200, 600))
     points = _inside([p.places[0] for p in predictions], maps.WORLD, width)
     rings = [
         f'<a href="#p{i}"><title>{i}. {html.escape(name)}</title>{_ring(x, y, i)}</a>'
@@ -128,7 +130,7 @@ def _overview(predictions, names, grey):
 
 def _ring(x, y, label):
     text = f'<text x="{x}" y="{y - 9}" font-size="13" text-anchor="middle" fill="#fff">{label}</text>' if label else ""
-    return f'<circle cx="{x}" cy="{y}" r="6" fill="#0000" stroke="#fff" stroke-width="1.8"/>{text}'
+    return f'<circle cx="{x}" cy="{y}" r="6" class="ring"/>{text}'
 
 
 def _inside(places, window, width):
@@ -146,8 +148,6 @@ def _inside(places, window, width):
 
 def _outline(mask):
     """The pixels of a region (h, w) that have a neighbour outside it."""
-    if mask.all():
-        return ~mask
     padded = np.pad(mask, 1, mode="edge")
     return mask & ~(padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2])
 

@@ -185,7 +185,7 @@ def main(argv=None):
     parser.add_argument("--workers", type=int, help="processes that read pictures (default: the processors, at most 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="ask the Hugging Face Hub for nothing")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if min(arguments.top_k, arguments.batch) < 1 or min(arguments.samples, arguments.seed) < 0:
         parser.error("--top-k and --batch must be at least 1, --samples and --seed at least 0")
     if not arguments.source and not arguments.text:

@@ -141,6 +141,26 @@ def damage(folder, what):
         path.write_text(json.dumps(config | what))
 
 
+def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tiny()
+    downloaded = tmp_path / "hub" / "models--me--my-model"
+    model.save(downloaded / "snapshots" / "0123abcd")
+    (downloaded / "refs").mkdir()
+    (downloaded / "refs" / "main").write_text("0123abcd")
+    loaded = LocDiffusion.load("me/my-model", "cpu", local_files_only=True)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"me/other is neither a folder nor a model that can be had.*give the folder"):
+        LocDiffusion.load("me/other", "cpu", local_files_only=True)
+    monkeypatch.chdir(tmp_path)  # a folder `hub` exists: a name in it is a path, and nothing is asked of the network
+    for absent in ("hub/other", "absent", tmp_path / "absent", "./hub/other"):
+        with pytest.raises(InputError, match=r"config.json is missing"):
+            LocDiffusion.load(absent, "cpu")
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

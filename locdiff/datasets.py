@@ -115,7 +115,8 @@ def _read_encoder(path):
 
 
 def train_and_test(folder, holdout, seed=0, split="random"):
-    """Training and held-out Embeddings of a folder: its folders train/ and test/, else `holdout` of its rows.
+    """Training and held-out Embeddings of a folder: its folders train/ and test/, else `holdout` of its rows held out
+    (0: a tenth of them, at most 2,000).
 
     They are held out at random, or, with split "author", as all the pictures of randomly chosen photographers until
     there are as many.
@@ -126,6 +127,7 @@ def train_and_test(folder, holdout, seed=0, split="random"):
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         return read_embeddings(folder / "train"), read_embeddings(folder / "test")
     everything = read_embeddings(folder)
+    holdout = holdout or min(2000, max(1, len(everything) // 10))
     if not 0 < holdout < len(everything):
         raise InputError(f"cannot hold out {holdout} of the {len(everything)} pictures in {folder}: set --holdout")
     order = np.random.default_rng(seed).permutation(len(everything))

@@ -61,7 +61,9 @@ class TrainConfig:
     ema: float = option(0.99, "decay of the moving average of the weights that is kept as the model")
     seed: int = option(0, "seed of everything random in training and evaluation")
     data: str = option("", "folder with embeddings.npy and locations.csv, or with train/ and test/ of these")
-    holdout: int = option(2000, "pictures of `data` held out at random where it has no train/ and test/")
+    holdout: int = option(
+        0, "pictures of `data` held out where it has no train/ and test/; 0: a tenth of them, at most 2,000"
+    )
     split: str = option(
         "random", "hold out single pictures, or all pictures of some photographers", ("random", "author")
     )

@@ -133,6 +133,7 @@ def test_an_embeddings_folder_is_read_by_memory_map_and_split(tmp_path):
     )
     data = datasets.read_embeddings(folder)
     assert isinstance(data.embeddings, np.memmap) and data.encoder == "clip" and data.ids[3] == "p3"
+    assert [len(part) for part in datasets.train_and_test(folder, holdout=0)] == [9, 1]
     train, test = datasets.train_and_test(folder, holdout=3, seed=5)
     assert sorted(train.ids + test.ids) == sorted(data.ids) and len(test) == 3
     for part in (train, test):
@@ -162,6 +163,18 @@ def test_bad_embeddings_folders_are_refused_by_file_and_line(tmp_path, embedding
     with pytest.raises(InputError, match=message) as error:
         datasets.train_and_test(folder, holdout=1)
     assert "bad" in str(error.value)
+
+
+def test_rows_of_a_memory_map_are_the_arrays_own(tmp_path):
+    values = np.random.default_rng(0).normal(size=(5000, 7)).astype(np.float16)
+    np.save(tmp_path / "a.npy", values)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for rows in ([], [4999], [3, 0, 3, 4999], range(5000)):
+        rows = np.array(rows, dtype=np.int64)
+        for array in (mapped, values):
+            read = datasets._read_rows(array, rows)
+            assert read.dtype == np.float32
+            np.testing.assert_array_equal(read, values[rows].astype(np.float32))
 
 
 def test_an_embedding_that_is_not_finite_is_named_when_it_is_read(tmp_path):

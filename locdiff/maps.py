@@ -49,8 +49,10 @@ def paint(density, image, window, height=360):
 
 
 def region_levels(density):
-    """The values that one density (N,) exceeds on its regions of 50 and 90 %; a region of the whole Earth has none."""
-    return [density[mask].min().item() for mask in regions(density[None])[0][0] if not mask.all()]
+    """For the regions of 50 and 90 % of one density (N,), the value halfway between the least dense place inside and
+    the densest outside. A region of the whole Earth has none."""
+    masks = [mask for mask in regions(density[None])[0][0] if not mask.all()]
+    return [(density[mask].min().item() + density[~mask].max().item()) / 2 for mask in masks]
 
 
 def draw_density(axes, density, image, window):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from locdiff import datasets, evaluate
+from locdiff import datasets, evaluate, gallery
 from locdiff.cli import InputError
 from locdiff.coordinates import great_circle_km
 from locdiff.gallery import retrieve
@@ -112,6 +112,28 @@ def test_retrieval_finds_the_nearest_by_cosine():
     np.testing.assert_array_equal(retrieve(queries, gallery, progress=False), lat_lon[[3, 40]])
     subset = gallery.subset(np.arange(10, 50))
     assert retrieve(queries[1:], subset, progress=False).tolist() == [lat_lon[40].tolist()]
+
+
+@pytest.mark.parametrize("k", [1, 5, 90])
+def test_the_nearest_of_a_gallery_do_not_depend_on_its_chunks(k, monkeypatch):
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(60, 8)).astype(np.float32)
+    embeddings[50] = embeddings[4]
+    pictures = datasets.Embeddings(embeddings, np.arange(60), np.zeros((60, 2)), list(range(60)), "x")
+    queries = torch.from_numpy(generator.normal(size=(9, 8)).astype(np.float32))
+    queries[0] = 3 * torch.from_numpy(embeddings[4])
+    cosine = torch.nn.functional.cosine_similarity(queries[:, None], torch.from_numpy(embeddings), dim=-1)
+    for chunk in (7, 20_000):
+        monkeypatch.setattr(gallery, "_CHUNK", chunk)
+        value, position = gallery.nearest(queries, pictures, k, progress=False)
+        expected = cosine.sort(dim=-1, descending=True).values[:, :k]
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(cosine.gather(-1, position), value, rtol=0, atol=1e-6)
+        assert all(len(set(row)) == min(k, 60) for row in position.tolist())
+        assert chunk > 7 or position[0, 0] == 4  # the first of two equals
+    pictures.embeddings[:] = 1.0
+    monkeypatch.setattr(gallery, "_CHUNK", 10)
+    assert gallery.nearest(queries, pictures, 20, progress=False)[1].max() < 20  # of sixty
 
 
 def write_folder(folder, embeddings, lines, meta=None):

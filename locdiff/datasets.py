@@ -233,11 +233,16 @@ def write_embeddings(folder, embeddings, lat_lon, encoder):
     """Write an embeddings folder: (n, d) and (n, 2) tensors, float16 on disk, ids 0, 1, 2, ..."""
     folder.mkdir(parents=True)
     np.save(folder / "embeddings.npy", embeddings.numpy().astype(np.float16))
-    with open(folder / "locations.csv", "w", newline="") as file:
+    write_locations(folder / "locations.csv", lat_lon)
+    (folder / "meta.json").write_text(json.dumps({"encoder": encoder}) + "\n")
+
+
+def write_locations(path, lat_lon):
+    """Write places (n, 2) to a csv file with the columns id (0, 1, 2, ...), lat, lon."""
+    with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "lat", "lon"])
         writer.writerows([i, f"{lat:.6f}", f"{lon:.6f}"] for i, (lat, lon) in enumerate(lat_lon.tolist()))
-    (folder / "meta.json").write_text(json.dumps({"encoder": encoder}) + "\n")
 
 
 def cache_folder():
@@ -252,8 +257,7 @@ def blue_marble(settings, progress=True):
     Training and test places are uniform over land and disjoint; both get views of random heading, zoom and colour.
     """
     check_blue_marble(settings)
-    key = json.dumps({"version": 1} | dataclasses.asdict(settings), sort_keys=True)
-    folder = cache_folder() / f"blue-marble-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder = cached("blue-marble", settings)
     if folder.exists():
         return folder
     generator = torch.Generator().manual_seed(settings.data_seed)
@@ -263,16 +267,31 @@ def blue_marble(settings, progress=True):
         jittered_embeddings(image, chunk, settings, generator).half()
         for chunk in tqdm(chunks, f"cutting {len(lat_lon):,} Blue Marble views", disable=not progress)
     ]
+
+    def build(unfinished):
+        for name, part in (("train", slice(settings.train_views)), ("test", slice(settings.train_views, None))):
+            write_embeddings(unfinished / name, torch.cat(views)[part], lat_lon[part], THUMBNAIL_ENCODER)
+        (unfinished / "settings.json").write_text(json.dumps(dataclasses.asdict(settings)) + "\n")
+
+    return build_once(folder, build)
+
+
+def cached(name, settings, more=b""):
+    """The folder in the cache for the data of the dataclass `settings`, and of further bytes that they depend on."""
+    key = json.dumps({"version": 1} | dataclasses.asdict(settings), sort_keys=True)
+    return cache_folder() / f"{name}-{hashlib.sha256(key.encode() + more).hexdigest()[:12]}"
+
+
+def build_once(folder, build):
+    """Make `folder` by build(another folder), which is renamed at the end: all of it exists or nothing; returns it."""
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        n, views = settings.train_views, torch.cat(views)
-        write_embeddings(unfinished / "train", views[:n], lat_lon[:n], THUMBNAIL_ENCODER)
-        write_embeddings(unfinished / "test", views[n:], lat_lon[n:], THUMBNAIL_ENCODER)
-        (unfinished / "settings.json").write_text(key + "\n")
+        unfinished.mkdir(parents=True)
+        build(unfinished)
         unfinished.rename(folder)
     except OSError as error:
         if not folder.exists():  # else another process was faster
-            raise InputError(f"cannot write {folder}: {error}; set LOCDIFF_CACHE to a folder with room") from None
+            raise InputError(f"cannot write {folder}: {error}; choose a folder (LOCDIFF_CACHE) with room") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -1,0 +1,107 @@
+"""A simulation of photographs: places, seen through GeoCLIP's location encoder and noise.
+
+  python -m locdiff.simulation data/simulation                              held-out places of GeoCLIP's gallery as test
+  python -m locdiff.simulation data/simulation --truth im2gps3k_places365.csv     the places of Im2GPS3k as test
+
+GeoCLIP was trained so that the embedding of a picture lies near the embedding of its place. Here the picture is left
+out: its embedding is that of its place plus noise, scaled to a mean square of one. With the default noise, retrieval is
+right about as often as GeoCLIP on the pictures of Im2GPS3k. Places are real, pictures are not; and as the queries come
+from GeoCLIP's own encoder, a comparison favours GeoCLIP. OUT has train/ and test/: `locdiff.train --data OUT` reads it.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from locdiff import cli
+from locdiff.cli import InputError, option
+from locdiff.datasets import build_once, cached, write_embeddings, write_locations
+from locdiff.gallery import SIMULATION, GeoClip, embed_places, gallery_places
+from locdiff.layouts import read_places
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Where and how noisy."""
+
+    truth: str = option("", "csv file of the test places; none: held-out places of GeoCLIP's gallery")
+    train_places: int = option(90_000, "places of GeoCLIP's gallery to train on")
+    test_places: int = option(5_000, "other places of it to test on, where `truth` is not given")
+    draws: int = option(4, "pictures of each training place")
+    noise: float = option(5.5, "standard deviation of the noise, times sqrt(512)")
+    data_seed: int = option(0, "seed of the choice of places and of the noise")
+
+
+def simulated_pictures(gallery, draws, noise, generator):
+    """Embeddings (n * draws, 512) of mean square one for the places of a gallery (Embeddings), `draws` for each.
+
+    The location embedding, a unit vector, plus independent normal noise of standard deviation noise / sqrt(512).
+    """
+    places = torch.from_numpy(np.array(gallery.embeddings[gallery.rows])).repeat_interleave(draws, dim=0)
+    noisy = places + noise / math.sqrt(places.shape[1]) * torch.randn(places.shape, generator=generator)
+    return math.sqrt(places.shape[1]) * torch.nn.functional.normalize(noisy, dim=-1)
+
+
+def simulation(settings, folder=None, progress=True):
+    """The folder of the simulated data, with train/, test/ and gallery.csv; built on first use and kept.
+
+    gallery.csv holds the places of GeoCLIP's gallery that are not for testing. InputError for settings that ask for
+    more places than there are.
+    """
+    if min(settings.train_places, settings.test_places, settings.draws) < 1 or not settings.noise >= 0:
+        raise InputError("train_places, test_places and draws must be at least 1, and noise at least 0")
+    truth = Path(settings.truth).read_bytes() if settings.truth else b""
+    folder = folder or cached("simulation", settings, truth)
+    if folder.exists():
+        return folder
+    places = gallery_places("mp16")
+    generator = torch.Generator().manual_seed(settings.data_seed)
+    places = places[torch.randperm(len(places), generator=generator)]
+    held_out = 0 if settings.truth else settings.test_places
+    if settings.train_places + held_out > len(places):
+        raise InputError(
+            f"GeoCLIP's gallery has {len(places):,} places, asked for were {settings.train_places:,} to train on and "
+            f"{held_out:,} to test on: lower --train-places"
+        )
+    test, gallery = places[:held_out], places[held_out:]
+    if settings.truth:
+        test = torch.from_numpy(read_places(settings.truth).lat_lon)
+    train = gallery[: settings.train_places].repeat_interleave(settings.draws, dim=0)
+    geoclip = GeoClip()
+    of_gallery = embed_places(gallery, geoclip, progress)
+
+    def build(unfinished):
+        pictures = simulated_pictures(
+            of_gallery.subset(np.arange(settings.train_places)), settings.draws, settings.noise, generator
+        )
+        write_embeddings(unfinished / "train", pictures, train, SIMULATION)
+        pictures = simulated_pictures(embed_places(test, geoclip, progress), 1, settings.noise, generator)
+        write_embeddings(unfinished / "test", pictures, test, SIMULATION)
+        write_locations(unfinished / "gallery.csv", gallery)
+        (unfinished / "settings.json").write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+
+    return build_once(folder, build)
+
+
+def main(argv=None):
+    """The command line; returns the folder."""
+    parser = cli.Parser(prog="python -m locdiff.simulation", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist")
+    cli.add_options(parser, "simulation", Simulation)
+    arguments = vars(parser.parse_args(argv))
+    out = arguments.pop("out")
+    if out.exists():
+        parser.error(f"{out} exists already; choose another folder")
+    settings = Simulation(**{name: value for name, value in arguments.items() if value is not None})
+    simulation(settings, out)
+    print(f"written: {out}; train on it with python -m locdiff.train --data {out}")
+    return out
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,8 +1,10 @@
 """Score a run on its held-out pictures, or anybody's predictions.
 
-python -m locdiff.evaluate RUN                                    the table that training ends with, again
-python -m locdiff.evaluate RUN --data FOLDER                      on the embeddings and places in FOLDER
-python -m locdiff.evaluate --predictions P.csv --truth T.csv      csv files with id, lat, lon
+python -m locdiff.evaluate RUN                                  the table that training ends with, again
+python -m locdiff.evaluate RUN --data FOLDER                    on the embeddings and places in FOLDER
+python -m locdiff.evaluate RUN --hybrid                         also with retrieval from the training pictures
+python -m locdiff.evaluate RUN --hybrid --gallery mp16          also with GeoCLIP; needs locdiffusion[geoclip]
+python -m locdiff.evaluate --predictions P.csv --truth T.csv    csv files with id, lat, lon
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from locdiff import cli, datasets, decoder, density, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
-from locdiff.gallery import retrieve
+from locdiff.gallery import GeoClip, embed_places, gallery_places, retrieve, retrieve_by_density, retrieve_near
 from locdiff.layouts import read_places
 from locdiff.model import CHUNK, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
@@ -27,6 +29,8 @@ from locdiff.train import load_data, pick_device, read_settings, versions
 SHOWN = 8  # pictures in predictions.png
 PIXELS = 2**23  # pictures x pixels at a time
 PLAIN_GALLERY = 21_000
+RADIUS_KM = 200  # of the retrieval around candidates (paper section 5.2)
+HILLS = 5
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
 
 
@@ -36,23 +40,22 @@ def medoid(lat_lon):
     return lat_lon.gather(-2, total.argmin(dim=-1)[..., None, None].expand(*lat_lon.shape[:-2], 1, 2)).squeeze(-2)
 
 
-def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
-    """Scores of every summary of the model, {row name: score dict}, what its densities are worth, and what to draw.
+def predict_all(model, embeddings, truth, samples=16, seed=0, progress=True):
+    """What every summary of the model predicts for embeddings (n, d), and what its densities are worth, as tensors:
 
-    embeddings (n, d) float32, truth (n, 2). The second result is `calibration`. The third holds, for m <= SHOWN
-    pictures, `samples` (m, S, 2), `density` (m, N) and `places` (m, 2), the exact mode of the density.
+    `samples` (n, samples, 2); `mean` and `mode`, the exact mode of the samples' mean density and the top of the most
+    probable hill of the one-pass density, (n, 2); `mean, each` and `each`, the best places of these two within each
+    threshold, (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth
+    (n, 2); `calibration` (n, 5); and `density` (m, N) of the first SHOWN.
     """
-    steps, parts = model.config.sample_steps, []
-    size = max(1, min(CHUNK // samples, PIXELS // len(model.anchors)))
-    description = f"{samples} samples a picture, {steps} steps"
+    parts, size = [], max(1, min(CHUNK // samples, PIXELS // len(model.anchors)))
+    description = f"{samples} samples a picture, {model.config.sample_steps} steps"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         chunk, places = embeddings[start : start + size], truth[start : start + size]
         coeffs = model.sample(chunk, samples, seed=seed, first=start)
         one_pass = model.one_pass(chunk)
         shares = model.to_density(one_pass)
         mean, fine, nside = coeffs.mean(dim=1), model.density_coeffs(shares), model.config.decoder_nside
-        if not parts:
-            shown = shares[:SHOWN].clone()
         parts.append({
             "samples": model.decode(coeffs),
             "mean": decoder.exact_mode(mean)[0],
@@ -61,11 +64,17 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
             "each": best_within_each(fine, nside),
             "mass": metrics.mass_within(shares, model.anchors, places),
             "calibration": calibration(shares, model.log_likelihood(one_pass, shares, places), places),
+            "density": shares[: max(0, SHOWN - start)].clone(),
         })  # fmt: skip
-    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    places, mass = found["samples"], found["mass"]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def score_model(model, found, truth):
+    """Scores of the model's summaries, {row name: score dict}, from what `predict_all` found for the places (n, 2)."""
+    places, steps = found["samples"], model.config.sample_steps
+    samples, mass = places.shape[1], found["mass"]
     sampler = "DDPM" if steps == model.config.levels else "DDIM"
-    rows = {
+    return {
         f"LocDiffusion, one sample ({sampler}, {steps} steps)":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
         "LocDiffusion, one sample: chance the one-pass density gives it":
@@ -78,8 +87,44 @@ def score_model(model, embeddings, truth, samples=16, seed=0, progress=True):
         "LocDiffusion, one-pass density, top of its most probable hill": metrics.score(found["mode"], truth),
         "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
-    worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
-    return rows, worth, {"samples": places[:SHOWN], "density": shown, "places": found["mode"][:SHOWN]}
+
+
+def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, progress=True):
+    """LocDiffusion and retrieval together, {row name: places (n, 2)}.
+
+    embeddings (n, d) and the `samples` (n, S, 2) that the model draws for them; queries (n, d') and the gallery
+    (Embeddings) they are searched in. The weight of the retrieval against the density is that with the highest mean
+    accuracy over the thresholds on the other half of the pictures, of which the halves are drawn at random.
+    """
+    parts = []
+    for start in range(0, len(embeddings), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        one_pass = model.one_pass(embeddings[chunk])
+        shares = model.to_density(one_pass)
+        hills, probability = model.modes(one_pass, shares, HILLS)
+        hills = hills.masked_fill(probability[..., None] == 0, torch.nan)  # there are fewer
+        search = (queries[chunk], gallery)
+        parts.append((
+            retrieve_near(*search, samples[chunk], RADIUS_KM, progress),
+            retrieve_near(*search, hills, RADIUS_KM, progress),
+            retrieve_by_density(*search, shares, progress=progress).transpose(0, 1),
+        ))  # fmt: skip
+    near_samples, near_hills, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
+    return {
+        f"LocDiffusion + retrieval within {RADIUS_KM} km of its {samples.shape[1]} samples (the paper's)": near_samples,
+        f"LocDiffusion + retrieval within {RADIUS_KM} km of its {HILLS} most probable hills": near_hills,
+        "LocDiffusion + retrieval, density times retrieval score": choose_weight(weighted, truth, seed),
+    }
+
+
+def choose_weight(weighted, truth, seed=0):
+    """Of the predictions by several weights, (n, weights, 2) -> (n, 2), those by the weight best on the other half."""
+    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(derive_seed(seed, 2)))
+    halves, chosen = order.tensor_split(2), torch.empty(len(truth), 2, dtype=torch.float64)
+    for half, other in (halves, halves[::-1]):
+        accuracy = [sum(metrics.score(p, truth[other])["accuracy"].values()) for p in weighted[other].unbind(1)]
+        chosen[half] = weighted[half, int(np.argmax(np.nan_to_num(accuracy)))]
+    return chosen
 
 
 def best_within_each(coeffs, nside):
@@ -119,20 +164,39 @@ def score_baselines(embeddings, truth, train, seed=0, progress=True):
     return {name: metrics.score(lat_lon, truth) for name, lat_lon in rows.items()}
 
 
-def report(run, model, train, test, settings, source=None, progress=True):
+def score_hybrid(model, embeddings, samples, truth, train, test, name, seed=0, progress=True):
+    """Scores of retrieval and of LocDiffusion together with it, {row name: score dict}; see `predict_hybrid`.
+
+    The gallery is the training pictures, or, with a `name`, places embedded by GeoCLIP; see `gallery.gallery_places`.
+    """
+    rows, gallery, queries = {}, train, embeddings
+    if name:
+        geoclip = GeoClip().to(model.alpha_bar.device)
+        queries = geoclip.queries(embeddings.to(model.alpha_bar.device), test.encoder)
+        gallery = embed_places(gallery_places(name), geoclip, progress)
+        rows[f"Retrieval by GeoCLIP, gallery of {len(gallery):,} places"] = retrieve(queries, gallery, progress)
+    rows |= predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed, progress)
+    return {name: metrics.score(places, truth) for name, places in rows.items()}
+
+
+def report(run, model, train, test, settings, source=None, hybrid=False, gallery=None, progress=True):
     """Evaluate, print the table, and write metrics.json, metrics.md and predictions.png into the run folder.
 
     `source` names an embeddings folder other than the run's own held-out pictures; the file names then carry its name.
+    `hybrid` adds rows of LocDiffusion with retrieval, from the training pictures or a `gallery` of places.
     """
     started, t = time.monotonic(), settings.training
     if not len(test):
         raise InputError(f"{source or t.data} holds no pictures to score on")
     embeddings, truth = test.batch(range(len(test)))
-    rows, worth, drawn = score_model(model, embeddings, truth, t.samples, t.seed, progress)
-    rows |= score_baselines(embeddings, truth, train, t.seed, progress)
+    found = predict_all(model, embeddings, truth, t.samples, t.seed, progress)
+    rows = score_model(model, found, truth) | score_baselines(embeddings, truth, train, t.seed, progress)
+    if hybrid:
+        rows |= score_hybrid(model, embeddings, found["samples"], truth, train, test, gallery, t.seed, progress)
+    worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
     data = source or t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
     record = {
-        "rows": rows, "one_pass_density": worth, "data": data,
+        "rows": rows, "one_pass_density": worth, "data": data, "gallery": gallery,
         "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
         "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.alpha_bar.device),
         "seconds": round(time.monotonic() - started, 1),
@@ -150,9 +214,9 @@ def report(run, model, train, test, settings, source=None, progress=True):
     write_atomically(outputs[0], lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     write_atomically(outputs[1], lambda path: path.write_text(text))
     print(text)
-    if test.encoder == datasets.THUMBNAIL_ENCODER:
-        drawn["pictures"] = datasets.thumbnail_pictures(embeddings[:SHOWN])
-    maps.draw_predictions(outputs[2], model.anchors, truth=truth[:SHOWN], **drawn)
+    pictures = datasets.thumbnail_pictures(embeddings[:SHOWN]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
+    places, samples, density = found["mode"][:SHOWN], found["samples"][:SHOWN], found["density"]
+    maps.draw_predictions(outputs[2], model.anchors, places, density, samples, truth[:SHOWN], pictures)
     print("written: " + ", ".join(map(str, outputs)))
     return rows
 
@@ -179,6 +243,12 @@ def main(argv=None):
     parser.add_argument("--data", help="embeddings folder to score on (default: what the run held out)")
     parser.add_argument("--samples", type=int, help="samples a picture (default: the run's)")
     parser.add_argument("--seed", type=int, help="seed of the samples (default: the run's)")
+    parser.add_argument("--hybrid", action="store_true", help="also combine the model with retrieval")
+    parser.add_argument(
+        "--gallery",
+        help="places that --hybrid retrieves from by GeoCLIP: mp16 (its own 100,000), grid:N (HEALPix, about N), "
+        "latlon:N, or a csv file with id, lat, lon; default: the training pictures, by their embeddings",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="csv of predicted places: id, lat, lon")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="csv of true places: id, lat, lon")
@@ -190,6 +260,8 @@ def main(argv=None):
         return
     if not arguments.run:
         parser.error("give the folder of a training run, or --predictions and --truth")
+    if arguments.gallery and not arguments.hybrid:
+        parser.error("--gallery says where --hybrid retrieves from; add --hybrid")
     settings = read_settings(arguments.run)
     changes = {k: v for k, v in vars(arguments).items() if k in ("samples", "seed") and v is not None}
     settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
@@ -198,7 +270,7 @@ def main(argv=None):
     if arguments.data:
         test = datasets.read_embeddings(arguments.data)
     model.check_encoder(test.encoder)
-    report(arguments.run, model, train, test, settings, arguments.data)
+    report(arguments.run, model, train, test, settings, arguments.data, arguments.hybrid, arguments.gallery)
 
 
 if __name__ == "__main__":

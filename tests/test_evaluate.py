@@ -16,8 +16,9 @@ def rows_with(monkeypatch, **answers):
     model = tiny()
     for name, answer in answers.items():
         monkeypatch.setattr(model, name, answer)
-    rows, worth, shown = evaluate.score_model(model, torch.zeros(3, 5), TRUTH, samples=4, progress=False)
-    return {name: row["accuracy"] for name, row in rows.items()}, worth, shown
+    found = evaluate.predict_all(model, torch.zeros(3, 5), TRUTH, samples=4, progress=False)
+    worth = dict(zip(evaluate.CALIBRATION, found["calibration"].mean(dim=0).tolist(), strict=True))
+    return {name: row["accuracy"] for name, row in evaluate.score_model(model, found, TRUTH).items()}, worth, found
 
 
 def test_samples_are_compared_with_the_truth_of_their_own_picture(monkeypatch):

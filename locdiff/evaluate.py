@@ -31,6 +31,8 @@ PIXELS = 2**23  # pictures x pixels at a time
 PLAIN_GALLERY = 21_000
 RADIUS_KM = 200  # of the retrieval around candidates (paper section 5.2)
 HILLS = 5
+NEAR_SAMPLES = f"LocDiffusion + retrieval within {RADIUS_KM} km of its {{}} samples (the paper's)"
+WEIGHTED = "LocDiffusion + retrieval, density times retrieval score"
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
 
 
@@ -111,9 +113,9 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
         ))  # fmt: skip
     near_samples, near_hills, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
     return {
-        f"LocDiffusion + retrieval within {RADIUS_KM} km of its {samples.shape[1]} samples (the paper's)": near_samples,
+        NEAR_SAMPLES.format(samples.shape[1]): near_samples,
         f"LocDiffusion + retrieval within {RADIUS_KM} km of its {HILLS} most probable hills": near_hills,
-        "LocDiffusion + retrieval, density times retrieval score": choose_weight(weighted, truth, seed),
+        WEIGHTED: choose_weight(weighted, truth, seed),
     }
 
 

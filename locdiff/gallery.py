@@ -4,6 +4,7 @@ A gallery is an `Embeddings`: pictures with known places, or bare places embedde
 """
 
 import hashlib
+import importlib.util
 import math
 import os
 import re
@@ -41,7 +42,11 @@ class GeoClip(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.location_encoder = _package().LocationEncoder()
+        _package()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the packages that geoclip imports
+            from geoclip.model.location_encoder import LocationEncoder
+        self.location_encoder = LocationEncoder()
         self.head = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512))
         self.head.load_state_dict(_weights("image_encoder_mlp_weights.pth"))
         self.scale = _weights("logit_scale_weights.pth").exp().item()
@@ -69,19 +74,15 @@ class GeoClip(nn.Module):
 
 
 def _package():
-    """The package geoclip's modules, of which it imports all, transformers included."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import geoclip.model
-    except ImportError as error:
-        raise InputError(f"this needs the package geoclip ({error}): pip install 'locdiffusion[geoclip]'") from None
-    return geoclip.model
+    """The folder of the package geoclip; finding it does not import it, which takes seconds."""
+    found = importlib.util.find_spec("geoclip")
+    if not found:
+        raise InputError("this needs the package geoclip: pip install 'locdiffusion[geoclip]'")
+    return Path(found.submodule_search_locations[0])
 
 
 def _weights(name):
-    path = Path(_package().__path__[0]) / "weights" / name
-    return torch.load(path, map_location="cpu", weights_only=True)  # nothing is unpickled
+    return torch.load(_package() / "model" / "weights" / name, map_location="cpu", weights_only=True)
 
 
 def gallery_places(name):
@@ -92,7 +93,8 @@ def gallery_places(name):
     """
     kind, _, size = str(name).partition(":")
     if name == "mp16":
-        places = read_places_without_ids(Path(_package().__path__[0]) / "gps_gallery" / "coordinates_100K.csv")
+        path = _package() / "model" / "gps_gallery" / "coordinates_100K.csv"
+        places = np.loadtxt(path, delimiter=",", skiprows=1)
     elif kind in ("grid", "latlon"):
         if not re.fullmatch("[0-9]+", size) or int(size) < 2:
             raise InputError(f"a gallery '{kind}:N' needs a number of places N, at least 2, got '{name}'")
@@ -104,11 +106,6 @@ def gallery_places(name):
     else:
         places = read_places(name).lat_lon
     return torch.from_numpy(places)
-
-
-def read_places_without_ids(path):
-    """The places (n, 2) of a csv file with the header LAT,LON."""
-    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
 
 
 def embed_places(lat_lon, geoclip, progress=True):

@@ -30,6 +30,27 @@ def score(lat_lon, truth):
     }
 
 
+def hits(lat_lon, truth):
+    """Whether predictions (n, 2), or one for each threshold (n, thresholds, 2), lie within each threshold of the true
+    places (n, 2): bool (n, thresholds). Predictions that are not finite do not."""
+    each = lat_lon[:, None].expand(-1, len(THRESHOLDS_KM), -1) if lat_lon.ndim == 2 else lat_lon
+    return great_circle_km(each.double(), truth[:, None].double()) <= torch.tensor(THRESHOLDS_KM)
+
+
+def bootstrap(values, resamples=1000, seed=0):
+    """95 % interval of the mean over pictures of the array `values` (n, ...): its two ends, each (...).
+
+    Pictures are drawn with replacement `resamples` times; values may be hits, or differences of the hits of two methods
+    on the same pictures. ValueError if there are none.
+    """
+    if not len(values):
+        raise ValueError("no pictures to draw from")
+    n, rng, means = len(values), np.random.default_rng(seed), []
+    for _ in range(resamples):
+        means.append(np.bincount(rng.integers(n, size=n), minlength=n) @ values.reshape(n, -1) / n)
+    return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+
+
 def score_each(lat_lon, truth):
     """Scores of predictions made for each threshold, (n, thresholds, 2): the `accuracy` within each by its own."""
     own = [score(places, truth)["accuracy"][k] for k, places in zip(THRESHOLDS_KM, lat_lon.unbind(1), strict=True)]

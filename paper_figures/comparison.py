@@ -1,0 +1,248 @@
+"""The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike.
+
+What takes long is a piece: it is computed once, kept in the output folder under pieces/, and read from there next time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from locdiff import baselines, datasets, evaluate, gallery, metrics, simulation, train
+from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
+from locdiff.decoder import evaluate_at
+from locdiff.model import LocDiffusion, write_atomically
+
+SAMPLES = 16
+RETRIEVAL = "Retrieval"
+NEAREST = "[L]kNN with kernel density"
+CENTRE = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
+HILL = "LocDiffusion, one pass, top of its most probable hill"
+EACH = "LocDiffusion, one pass, best place for each column"
+STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the comparison is. Every model is trained for `steps` batches of 256 or what `training` says."""
+
+    steps: int
+    pictures: int  # to test on, at most
+    training: dict  # settings that differ from the quickstart's
+    blue_marble: datasets.BlueMarble
+    simulation: simulation.Simulation
+    gallery: int = 100_000  # places of the simulation's gallery
+    grids: tuple = (1_000_000, 500_000, 100_000, 21_000)
+
+
+SCALES = {
+    "smoke": Scale(
+        20, 40, {**train.PRESETS["smoke"], "sample_steps": 2}, datasets.BlueMarble(400, 40, **STRONG),
+        simulation.Simulation(train_places=400, test_places=40, draws=1), 2_000, (4_000, 2_000, 1_000, 200),
+    ),
+    "cpu": Scale(300, 1_000, {}, datasets.BlueMarble(**STRONG), simulation.Simulation()),
+    "paper": Scale(
+        200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, datasets.BlueMarble(1_000_000, 5_000, **STRONG),
+        simulation.Simulation(draws=50),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the command line says: the scale, the user's data, and the folder of the pieces."""
+
+    scale: str
+    data: str  # an embeddings folder to compare on instead of the embedded data sets, or empty
+    im2gps3k: str  # im2gps3k_places365.csv, or empty
+    pieces: Path
+
+    def path(self, name, key):
+        """Where the piece of that name and key is kept."""
+        digest = hashlib.sha256(json.dumps([name, key], default=str).encode()).hexdigest()[:12]
+        return self.pieces / f"{name}-{digest}.npz"
+
+    def piece(self, name, key, compute):
+        """The arrays {name: array} of that piece: read, or else computed by compute() and kept."""
+        path = self.path(name, key)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arrays = compute() | {"key": json.dumps(key, default=str), "versions": json.dumps(train.versions())}
+            write_atomically(path, lambda temporary: _savez(temporary, arrays))
+        with np.load(path) as file:
+            return dict(file)
+
+
+def _savez(path, arrays):
+    with open(path, "wb") as file:  # given a name, numpy would add an ending to it
+        np.savez_compressed(file, **arrays)
+
+
+class Data:
+    """A data set of the comparison: pictures to train and to test on, and what retrieval searches in.
+
+    `places` (m, 2) are those of a gallery embedded by GeoCLIP; without them the training pictures are the gallery.
+    """
+
+    def __init__(self, title, folder, scale, places=None):
+        self.title, self.scale, self.places, self.device = title, scale, places, train.pick_device()
+        self.train, test = datasets.train_and_test(folder, 0)
+        chosen = np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int)
+        self.test = test.subset(chosen)
+        self.embeddings, self.truth = self.test.batch(range(len(self.test)))
+        self.key = [title, str(folder), dataclasses.asdict(scale)]
+
+    def search(self, places=None):
+        """The queries of the test pictures and the gallery (Embeddings) they are searched in: that of `places` (m, 2),
+        where given, else the data's own."""
+        places = self.places if places is None else places
+        if places is None:
+            return self.embeddings, self.train
+        geoclip = gallery.GeoClip().to(self.device)
+        queries = geoclip.queries(self.embeddings.to(self.device), self.test.encoder)
+        return queries, gallery.embed_places(places, geoclip)
+
+    def about(self):
+        """What there is, in a sentence."""
+        if self.places is None:
+            searched = f"the {len(self.train):,} training pictures by their embeddings"
+        else:
+            searched = f"GeoCLIP's embeddings of {len(self.places):,} places"
+        return (
+            f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on; {self.scale.steps:,} steps; "
+            f"embeddings by {self.train.encoder}; retrieval searches {searched}."
+        )
+
+    def settings(self):
+        """How every model is trained."""
+        settings = train.resolve(**self.scale.training | {"steps": self.scale.steps})
+        width = self.train.embeddings.shape[1]
+        model = dataclasses.replace(settings.model, encoder=self.train.encoder, embed_dim=width)
+        return dataclasses.replace(settings, model=model)
+
+
+def blue_marble(context):
+    """The Blue Marble views, strongly jittered."""
+    scale = SCALES[context.scale]
+    return Data("Blue Marble satellite views, strong jitter", datasets.blue_marble(scale.blue_marble), scale)
+
+
+def simulated(context):
+    """The simulation; its test places are those of Im2GPS3k where the user has the file."""
+    scale = SCALES[context.scale]
+    folder = simulation.simulation(dataclasses.replace(scale.simulation, truth=context.im2gps3k))
+    places = "the places of Im2GPS3k" if context.im2gps3k else "held-out places of GeoCLIP's gallery"
+    title = f"Simulation: location embeddings of {places} with noise instead of pictures"
+    return Data(title, folder, scale, gallery.gallery_places(folder / "gallery.csv")[: scale.gallery])
+
+
+def own(context):
+    """The user's embeddings folder; embeddings by CLIP ViT-L/14 are searched for in GeoCLIP's gallery."""
+    data = Data(f"Pictures of {Path(context.data).name}", context.data, SCALES[context.scale])
+    if data.train.encoder.startswith("ViT-L-14"):
+        data.places = gallery.gallery_places("mp16")
+    return data
+
+
+def trained(context, data):
+    """The LocDiffusion model trained on the data, and what that took: {"seconds", "parameters"}."""
+    folder = context.path("locdiffusion", data.key).with_suffix("")
+
+    def compute():
+        model, cost = _train(data, lambda _, config: LocDiffusion(config))
+        model.save(folder)
+        return cost
+
+    cost = context.piece("locdiffusion", data.key, compute)
+    return LocDiffusion.load(folder, data.device), cost
+
+
+def _train(data, make):
+    started = time.monotonic()
+    model = baselines.train_baseline(make, data.train, data.settings(), data.device)
+    return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def predictions(context, data):
+    """What every method predicts for the test pictures: {method: {"places": (n, 2) or (n, thresholds, 2), ...}}.
+
+    Trained methods also say how long that took ("seconds") and how large they are ("parameters"). The second result
+    tells of each picture whether its place lies within the hybrid's radius of one of LocDiffusion's samples, (n,).
+    """
+    found = {NEAREST: context.piece("kernel-density", data.key, lambda: {"places": _kernel_density(data)})}
+    for name, make in baselines.FAMILIES.items():
+
+        def compute(make=make):
+            model, cost = _train(data, make)
+            return {"places": model.predict(data.embeddings).numpy()} | cost
+
+        found[name] = context.piece(name.split()[0].lower(), data.key, compute)
+    found[RETRIEVAL] = context.piece(
+        "retrieval", data.key, lambda: {"places": gallery.retrieve(*data.search()).numpy()}
+    )
+    model, cost = trained(context, data)
+    own = _own_places(context, data, model)
+    found |= {name: {"places": own[name]} | cost for name in (CENTRE, HILL, EACH)}
+    samples = torch.from_numpy(own["samples"])
+
+    def hybrid():
+        rows = evaluate.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
+        return {name: places.numpy() for name, places in rows.items()}
+
+    piece = context.piece("hybrid", data.key, hybrid)
+    found |= {name: {"places": piece[name]} for name in piece if name.startswith("LocDiffusion")}
+    distance = great_circle_km(samples.double(), data.truth[:, None])
+    return found, (distance <= evaluate.RADIUS_KM).any(dim=1).numpy()
+
+
+def _kernel_density(data):
+    return baselines.kernel_density(data.embeddings, data.train).numpy()
+
+
+def _own_places(context, data, model):
+    def compute():
+        found = evaluate.predict_all(model, data.embeddings, data.truth, SAMPLES)
+        centre = geographic_center(found["samples"])
+        places = {"samples": found["samples"], CENTRE: centre, HILL: found["mode"], EACH: found["each"]}
+        return {name: place.numpy() for name, place in places.items()}
+
+    return context.piece("locdiffusion-places", data.key, compute)
+
+
+def samples(context, data, model):
+    """The samples of LocDiffusion for the test pictures, (n, SAMPLES, 2)."""
+    return torch.from_numpy(_own_places(context, data, model)["samples"])
+
+
+def densest_anchor(coeffs, anchors, device):
+    """Of the anchors (N, 2) the one where each density (n, D), given by natural parameters, is largest: (n, 2)."""
+    coeffs, best, places = coeffs.to(device), torch.full((len(coeffs),), -torch.inf), torch.empty(len(coeffs), 2)
+    places = places.double()
+    for chunk in anchors.split(max(1, 2**26 // len(coeffs))):
+        value, index = (part.cpu() for part in evaluate_at(coeffs, chunk.to(device)).max(dim=-1))
+        better = value > best
+        best, places = torch.where(better, value, best), torch.where(better[:, None], chunk[index], places)
+    return places
+
+
+def centre_at_anchors(samples, anchors):
+    """The paper's prediction with these anchors (N, 2): the geographic centre of the samples (n, S, 2), each decoded to
+    the nearest anchor, which is where the density of a single place is largest; (n, 2)."""
+    tree = cKDTree(to_unit_vector(anchors).numpy())
+    return geographic_center(anchors[tree.query(to_unit_vector(samples.double()).numpy())[1]])
+
+
+def intervals(values):
+    """Mean of values (n, ...) and the ends of its 95 % bootstrap interval, in per cent: three arrays (...)."""
+    return [100 * part for part in (values.mean(axis=0), *metrics.bootstrap(values))]
+
+
+def data_sets(context):
+    """The data sets of Table 1: the embedded two, or the user's."""
+    return [own(context)] if context.data else [blue_marble(context), simulated(context)]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +78,38 @@ def test_the_table_has_a_row_for_each_method():
     lines = metrics.table(rows).splitlines()
     assert lines[2] == "| ours | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 0 | 5000 |"
     assert lines[3] == "| mass | 12.3 | 12.3 | 12.3 | 12.3 | 12.3 |  |  |"
+
+
+def test_hits_are_the_accuracy_picture_by_picture():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(200, 2, generator=generator, dtype=torch.float64) * 60
+    guess = truth + torch.randn(200, 2, generator=generator, dtype=torch.float64) * 3
+    guess[0] = torch.nan
+    right = metrics.hits(guess, truth)
+    accuracy = metrics.score(guess, truth)["accuracy"]
+    assert (100 * right.double().mean(dim=0)).tolist() == pytest.approx(list(accuracy.values())) and not right[0].any()
+    each = torch.stack([truth + k for k in range(5)], dim=1)
+    expected = metrics.score_each(each, truth)["accuracy"]
+    assert (100 * metrics.hits(each, truth).double().mean(dim=0)).tolist() == pytest.approx(list(expected.values()))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_bootstrap_interval_is_that_of_the_binomial_distribution(share):
+    n = 2000
+    values = np.stack([np.arange(n) < share * n, np.ones(n, dtype=bool)], axis=-1)
+    low, high = metrics.bootstrap(values, resamples=2000)
+    half = 1.96 * np.sqrt(share * (1 - share) / n)
+    assert low[0] == pytest.approx(share - half, abs=0.15 * half) and high[0] == pytest.approx(
+        share + half, abs=0.15 * half
+    )
+    assert low[1] == high[1] == 1
+    np.testing.assert_array_equal(metrics.bootstrap(values, 50, seed=3), metrics.bootstrap(values, 50, seed=3))
+    assert (metrics.bootstrap(values, 50, seed=3)[0] != metrics.bootstrap(values, 50, seed=4)[0]).any()
+
+
+def test_the_bootstrap_keeps_pictures_together_and_refuses_none():
+    values = np.random.default_rng(0).random((300, 2))
+    both = metrics.bootstrap(np.stack([values, values], axis=-1))
+    np.testing.assert_allclose(both[..., 0], both[..., 1], rtol=1e-12)
+    with pytest.raises(ValueError, match="no pictures"):
+        metrics.bootstrap(values[:0])

@@ -1,21 +1,32 @@
 """The paper's figures and tables: what make_all.py writes, and the numbers behind it."""
 
+import csv
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial import cKDTree
 
-from locdiff import train
+from locdiff import baselines, datasets, decoder, train
+from locdiff import evaluate as evaluation
+from locdiff.cli import InputError
+from locdiff.coordinates import geographic_center, to_unit_vector
+from locdiff.coordinates import great_circle_km as torch_distance
 from reference.coordinates import EARTH_RADIUS_KM, great_circle_km
 from reference.shdd import encode, evaluate
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "paper_figures"))  # where the script itself looks
 make_all = importlib.import_module("make_all")
-figure_3, figure_4b, table_3 = (make_all.ARTEFACTS[name] for name in ("figure_3", "figure_4b", "table_3"))
+figure_3, figure_4b, table_1, table_2, table_3, table_4 = (
+    make_all.ARTEFACTS[name] for name in ("figure_3", "figure_4b", "table_1", "table_2", "table_3", "table_4")
+)
+comparison = importlib.import_module("comparison")
 QUICK = ["figure_3", "table_3"]
 
 
@@ -64,11 +75,8 @@ def test_redraw_draws_again_without_computing(out, monkeypatch, capsys):
 def test_list_names_everything_and_says_what_is_computed(out, capsys):
     make_all.main(["--list", "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        ["figure_3", "computed"],
-        ["figure_4b", "-"],
-        ["table_3", "computed"],
-    ]
+    assert [line.split()[0] for line in lines] == list(make_all.ARTEFACTS)
+    assert {line.split()[0] for line in lines if line.split()[1] == "computed"} == set(QUICK)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,8 @@ def test_list_names_everything_and_says_what_is_computed(out, capsys):
         (["--redraw"], ["not computed", *make_all.ARTEFACTS]),
         (["--redraw", "--only", "figure_4b"], ["not computed", "figure_4b"]),
         (["--out", __file__], ["cannot make the output folder"]),
+        (["--only", "table_4", "--im2gps3k", ""], ["table_4 needs --im2gps3k"]),
+        (["--scale", "huge"], ["smoke", "cpu", "paper"]),
     ],
 )
 def test_what_cannot_be_done_is_said_on_one_line(argv, said, tmp_path, capsys):
@@ -132,3 +142,138 @@ def test_table_3_says_so_if_the_preset_differs(monkeypatch, tmp_path):
     monkeypatch.setitem(train.PRESETS["paper"], "dropout", 0.25)
     text, verdict = table_3.draw(table_3.compute(), tmp_path)
     assert "| dropout | 0.3 | 0.25 | no |" in text and verdict == "differs in dropout."
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The output folder of the comparison at its smallest scale, and the Context that it ran in."""
+    folder = tmp_path_factory.mktemp("compared")
+    make_all.main(
+        ["--scale", "smoke", "--only", "table_1", "table_2", "figure_5", "--im2gps3k", "", "--out", str(folder)]
+    )
+    return folder, comparison.Context("smoke", "", "", folder / "pieces")
+
+
+def test_the_comparison_shows_every_method_on_both_data_sets_beside_the_paper(compared):
+    folder, _ = compared
+    text = (folder / "table_1.md").read_text()
+    for name in [*baselines.FAMILIES, *table_1.COUNTERPARTS, comparison.HILL, comparison.EACH, evaluation.WEIGHTED]:
+        assert text.count(f"\n| {name} |") == 2
+    for published in (
+        "8.5/24.8/34.3/48.4/64.6",
+        "| GeoDecoder | 12.8/33.5/45.9/61.0/76.1 | 10.1/23.9/34.1/49.6/69.0 |",
+    ):
+        assert published in text
+    assert "only shows that it runs" in text and "Simulation: location embeddings of held-out places" in text
+    with open(folder / "table_1.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["low"]) <= float(row["per cent"]) <= float(row["high"]) for row in rows)
+    assert len(rows) == 2 * 5 * (text.count("\n| LocDiffusion") // 2 + len(baselines.FAMILIES) + 2)
+    for name in ("table_1.png", "figure_5.png"):
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+    text = (folder / "table_2.md").read_text()
+    assert (
+        "GeoCLIP | grid, 3,888 |" in text
+        and "| the paper's GeoCLIP | grid, 21 k | 0.0 (-100.0 %) | 0.9 (-97.5 %)" in text
+    )
+
+
+def test_an_interrupted_comparison_goes_on_from_its_pieces(compared, monkeypatch):
+    _, context = compared
+    whole = table_1.compute(context)
+    lost = next(context.pieces.glob("planet-style-*.npz"))
+    content = lost.read_bytes()
+    lost.unlink()
+    trained = []
+    train_baseline = baselines.train_baseline
+    monkeypatch.setattr(
+        baselines, "train_baseline", lambda make, *rest: trained.append(make) or train_baseline(make, *rest)
+    )
+    again = table_1.compute(context)
+    assert len(trained) == 1 and lost.exists() and content
+    np.testing.assert_array_equal(again["hits_0"], whole["hits_0"])
+    np.testing.assert_array_equal(again["hits_1"], whole["hits_1"])
+
+
+def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_path):
+    folder = datasets.blue_marble(comparison.SCALES["smoke"].blue_marble, False)
+    context = comparison.Context("smoke", str(folder), "", tmp_path / "pieces")
+    (data,) = comparison.data_sets(context)
+    assert data.title == f"Pictures of {folder.name}" and "searches the 400 training pictures" in data.about()
+    with pytest.raises(InputError, match="ViT-L-14/openai"):
+        table_2.compute(context)
+    with pytest.raises(InputError, match="no folder"):
+        comparison.data_sets(comparison.Context("smoke", str(tmp_path / "none"), "", tmp_path))
+
+
+def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path):
+    context = comparison.Context("smoke", "", "", tmp_path / "pieces")
+    for value in (1, 2):
+        assert context.piece("a", {"x": value}, lambda value=value: {"y": np.array(value)})["y"] == value
+        assert context.piece("a", {"x": value}, lambda: 1 / 0)["y"] == value
+    with pytest.raises(ZeroDivisionError):
+        context.piece("b", {}, lambda: {"y": 1 / 0})
+    assert not list((tmp_path / "pieces").glob("*b-*"))
+
+
+def test_anchors_are_chosen_as_by_the_decoder():
+    generator = torch.Generator().manual_seed(0)
+    coeffs = torch.randn(5, 81, generator=generator)
+    anchors = decoder.healpix_anchors(9)
+    best, _ = decoder.mode_seeking(coeffs, anchors, 0)
+    torch.testing.assert_close(comparison.densest_anchor(coeffs, anchors, "cpu").float(), best)
+    samples = torch.rand(4, 3, 2, generator=generator, dtype=torch.float64) * torch.tensor([180, 360]) - torch.tensor(
+        [90, 180]
+    )
+    nearest = anchors[torch_distance(samples[..., None, :], anchors).argmin(dim=-1)]
+    torch.testing.assert_close(comparison.centre_at_anchors(samples, anchors), geographic_center(nearest))
+
+
+def test_table_4_counts_the_places_around():
+    rng = np.random.default_rng(0)
+    places, gallery = (np.stack([rng.uniform(40, 41, n), rng.uniform(5, 6, n)], axis=-1) for n in (60, 3000))
+    distance = great_circle_km(places[:, None], gallery)
+    ones, many = [(distance <= radius).sum(axis=1) for radius in (1, 25)]
+    expected = [ones >= 1, ones > 10, ones > 50, ones > 100, many >= 1, many >= 10, many >= 50, many >= 100]
+    xyz = [to_unit_vector(torch.from_numpy(part)).numpy() for part in (places, gallery)]
+    found = table_4.cells(cKDTree(xyz[1]), xyz[0])
+    np.testing.assert_allclose(found, [100 * part.mean() for part in expected])
+    assert 0 < found[0] < 100 and 0 < found[7] <= 100
+
+
+@pytest.mark.skipif(not os.environ.get("LOCDIFF_IM2GPS3K"), reason="LOCDIFF_IM2GPS3K does not name the file")
+def test_table_4_equals_the_papers(tmp_path):
+    context = comparison.Context("cpu", "", os.environ["LOCDIFF_IM2GPS3K"], tmp_path)
+    result = table_4.compute(context, turns=20)
+    np.testing.assert_allclose(result["cells"][0], table_4.PAPER["MP16"], atol=0.05)
+    text, verdict = table_4.draw(result, tmp_path)
+    assert (
+        verdict.startswith("reproduced")
+        and "| MP16 | 100000 | 63.5 | 32.7 | 14.9 | 9.8 | 95.2 | 75.7 | 51.9 | 42.0 |" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [(1, "nowhere worse than its parts"), (-1, "worse than the better of its parts at 25 km")]
+)
+def test_table_1_says_what_the_hits_say(shift, said):
+    rng = np.random.default_rng(0)
+    base = rng.random((400, 5)) < [0.1, 0.5, 0.5, 0.5, 0.5]
+    right = {
+        comparison.RETRIEVAL: base,
+        comparison.CENTRE: base & False,
+        comparison.HILL: base,
+        comparison.EACH: base | (rng.random((400, 5)) < 0.3),
+    }
+    right[evaluation.WEIGHTED] = right[comparison.EACH].copy()
+    if shift < 0:
+        right[evaluation.WEIGHTED][:100, 1] = False
+    text, verdict = table_1._compare(right, np.arange(400) < 100)
+    assert said in verdict and "LocDiffusion beats retrieval" in verdict and "25.0 % of the pictures" in text
+
+
+def test_table_2_says_what_the_losses_say():
+    losses = {name: np.full((4, 5), loss) for name, loss in zip(table_2.METHODS, (0.5, 0.1, 0.2), strict=True)}
+    assert table_2.verdict(losses).startswith("reproduced") and "GeoCLIP 50.0 to 50.0 %" in table_2.verdict(losses)
+    losses[table_2.CENTRE][3, 2] = 0.6
+    assert table_2.verdict(losses).startswith("differs")

@@ -117,6 +117,12 @@ def resolve(preset="quickstart", **overrides):
     return Settings(**parts)
 
 
+def fitted(settings, data):
+    """The Settings for training on these Embeddings: the model takes their encoder and their width."""
+    model = dataclasses.replace(settings.model, encoder=data.encoder, embed_dim=data.embeddings.shape[1])
+    return dataclasses.replace(settings, model=model)
+
+
 def versions():
     """Versions of what a number depends on, and the commit of this program if it runs from a git checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -333,8 +339,7 @@ def main(argv=None):
         return None
 
     train, test = load_data(settings)
-    model = dataclasses.replace(settings.model, encoder=train.encoder, embed_dim=train.embeddings.shape[1])
-    settings = dataclasses.replace(settings, model=model)
+    settings = fitted(settings, train)
     trainer = Trainer(settings, train, pick_device(device))
     run = resume or start(settings, out or Path("runs") / preset)
     if resume:

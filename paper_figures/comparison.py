@@ -1,11 +1,6 @@
-"""The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike.
-
-What takes long is a piece: it is computed once, kept in the output folder under pieces/, and read from there next time.
-"""
+"""The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike."""
 
 import dataclasses
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +12,6 @@ from scipy.spatial import cKDTree
 from locdiff import baselines, datasets, evaluate, gallery, metrics, simulation, train
 from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
 from locdiff.decoder import evaluate_at
-from locdiff.model import LocDiffusion, write_atomically
 
 SAMPLES = 16
 RETRIEVAL = "Retrieval"
@@ -54,36 +48,6 @@ SCALES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Context:
-    """What the command line says: the scale, the user's data, and the folder of the pieces."""
-
-    scale: str
-    data: str  # an embeddings folder to compare on instead of the embedded data sets, or empty
-    im2gps3k: str  # im2gps3k_places365.csv, or empty
-    pieces: Path
-
-    def path(self, name, key):
-        """Where the piece of that name and key is kept."""
-        digest = hashlib.sha256(json.dumps([name, key], default=str).encode()).hexdigest()[:12]
-        return self.pieces / f"{name}-{digest}.npz"
-
-    def piece(self, name, key, compute):
-        """The arrays {name: array} of that piece: read, or else computed by compute() and kept."""
-        path = self.path(name, key)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            arrays = compute() | {"key": json.dumps(key, default=str), "versions": json.dumps(train.versions())}
-            write_atomically(path, lambda temporary: _savez(temporary, arrays))
-        with np.load(path) as file:
-            return dict(file)
-
-
-def _savez(path, arrays):
-    with open(path, "wb") as file:  # given a name, numpy would add an ending to it
-        np.savez_compressed(file, **arrays)
-
-
 class Data:
     """A data set of the comparison: pictures to train and to test on, and what retrieval searches in.
 
@@ -92,6 +56,7 @@ class Data:
 
     def __init__(self, title, folder, scale, places=None):
         self.title, self.scale, self.places, self.device = title, scale, places, train.pick_device()
+        self.folder = Path(folder)
         self.train, test = datasets.train_and_test(folder, 0)
         chosen = np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int)
         self.test = test.subset(chosen)
@@ -121,10 +86,7 @@ class Data:
 
     def settings(self):
         """How every model is trained."""
-        settings = train.resolve(**self.scale.training | {"steps": self.scale.steps})
-        width = self.train.embeddings.shape[1]
-        model = dataclasses.replace(settings.model, encoder=self.train.encoder, embed_dim=width)
-        return dataclasses.replace(settings, model=model)
+        return train.fitted(train.resolve(**self.scale.training | {"steps": self.scale.steps}), self.train)
 
 
 def blue_marble(context):
@@ -152,21 +114,7 @@ def own(context):
 
 def trained(context, data):
     """The LocDiffusion model trained on the data, and what that took: {"seconds", "parameters"}."""
-    folder = context.path("locdiffusion", data.key).with_suffix("")
-
-    def compute():
-        model, cost = _train(data, lambda _, config: LocDiffusion(config))
-        model.save(folder)
-        return cost
-
-    cost = context.piece("locdiffusion", data.key, compute)
-    return LocDiffusion.load(folder, data.device), cost
-
-
-def _train(data, make):
-    started = time.monotonic()
-    model = baselines.train_baseline(make, data.train, data.settings(), data.device)
-    return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
+    return context.trained(data.settings(), data.folder)
 
 
 def predictions(context, data):
@@ -179,7 +127,9 @@ def predictions(context, data):
     for name, make in baselines.FAMILIES.items():
 
         def compute(make=make):
-            model, cost = _train(data, make)
+            started = time.monotonic()
+            model = baselines.train_baseline(make, data.train, data.settings(), data.device)
+            cost = {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
             return {"places": model.predict(data.embeddings).numpy()} | cost
 
         found[name] = context.piece(name.split()[0].lower(), data.key, compute)

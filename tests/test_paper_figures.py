@@ -26,7 +26,7 @@ make_all = importlib.import_module("make_all")
 figure_3, figure_4b, table_1, table_2, table_3, table_4 = (
     make_all.ARTEFACTS[name] for name in ("figure_3", "figure_4b", "table_1", "table_2", "table_3", "table_4")
 )
-comparison = importlib.import_module("comparison")
+comparison, context_module = importlib.import_module("comparison"), importlib.import_module("context")
 QUICK = ["figure_3", "table_3"]
 
 
@@ -145,13 +145,13 @@ def test_table_3_says_so_if_the_preset_differs(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(cache, tmp_path_factory):
     """The output folder of the comparison at its smallest scale, and the Context that it ran in."""
     folder = tmp_path_factory.mktemp("compared")
     make_all.main(
         ["--scale", "smoke", "--only", "table_1", "table_2", "figure_5", "--im2gps3k", "", "--out", str(folder)]
     )
-    return folder, comparison.Context("smoke", "", "", folder / "pieces")
+    return folder, context_module.Context("smoke", "", "", folder / "pieces")
 
 
 def test_the_comparison_shows_every_method_on_both_data_sets_beside_the_paper(compared):
@@ -197,17 +197,17 @@ def test_an_interrupted_comparison_goes_on_from_its_pieces(compared, monkeypatch
 
 def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_path):
     folder = datasets.blue_marble(comparison.SCALES["smoke"].blue_marble, False)
-    context = comparison.Context("smoke", str(folder), "", tmp_path / "pieces")
+    context = context_module.Context("smoke", str(folder), "", tmp_path / "pieces")
     (data,) = comparison.data_sets(context)
     assert data.title == f"Pictures of {folder.name}" and "searches the 400 training pictures" in data.about()
     with pytest.raises(InputError, match="ViT-L-14/openai"):
         table_2.compute(context)
     with pytest.raises(InputError, match="no folder"):
-        comparison.data_sets(comparison.Context("smoke", str(tmp_path / "none"), "", tmp_path))
+        comparison.data_sets(context_module.Context("smoke", str(tmp_path / "none"), "", tmp_path))
 
 
 def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path):
-    context = comparison.Context("smoke", "", "", tmp_path / "pieces")
+    context = context_module.Context("smoke", "", "", tmp_path / "pieces")
     for value in (1, 2):
         assert context.piece("a", {"x": value}, lambda value=value: {"y": np.array(value)})["y"] == value
         assert context.piece("a", {"x": value}, lambda: 1 / 0)["y"] == value
@@ -243,7 +243,7 @@ def test_table_4_counts_the_places_around():
 
 @pytest.mark.skipif(not os.environ.get("LOCDIFF_IM2GPS3K"), reason="LOCDIFF_IM2GPS3K does not name the file")
 def test_table_4_equals_the_papers(tmp_path):
-    context = comparison.Context("cpu", "", os.environ["LOCDIFF_IM2GPS3K"], tmp_path)
+    context = context_module.Context("cpu", "", os.environ["LOCDIFF_IM2GPS3K"], tmp_path)
     result = table_4.compute(context, turns=20)
     np.testing.assert_allclose(result["cells"][0], table_4.PAPER["MP16"], atol=0.05)
     text, verdict = table_4.draw(result, tmp_path)

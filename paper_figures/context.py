@@ -1,0 +1,65 @@
+"""What the artefacts are computed in: the command line's wishes, and pieces of results that take long.
+
+A piece is computed once, kept in the output folder under pieces/, and read from there next time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from locdiff import baselines, datasets, train
+from locdiff.model import LocDiffusion, write_atomically
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the command line says: the scale, the user's data, and the folder of the pieces."""
+
+    scale: str
+    data: str  # an embeddings folder to compare on instead of the embedded data sets, or empty
+    im2gps3k: str  # im2gps3k_places365.csv, or empty
+    pieces: Path
+
+    def path(self, name, key):
+        """Where the piece of that name and key is kept."""
+        digest = hashlib.sha256(json.dumps([name, key], default=str).encode()).hexdigest()[:12]
+        return self.pieces / f"{name}-{digest}.npz"
+
+    def piece(self, name, key, compute):
+        """The arrays {name: array} of that piece: read, or else computed by compute() and kept."""
+        path = self.path(name, key)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arrays = compute() | {"key": json.dumps(key, default=str), "versions": json.dumps(train.versions())}
+            write_atomically(path, lambda temporary: _savez(temporary, arrays))
+        with np.load(path) as file:
+            return dict(file)
+
+    def trained(self, settings, folder):
+        """The LocDiffusion model trained by these Settings on the training part of the embeddings folder, and what that
+        took: {"seconds", "parameters"}."""
+        key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(folder)]
+        kept, device = self.path("locdiffusion", key).with_suffix(""), train.pick_device()
+
+        def compute():
+            data, _ = datasets.train_and_test(folder, 0)
+            started = time.monotonic()
+            model = baselines.train_baseline(
+                lambda _, config: LocDiffusion(config), data, train.fitted(settings, data), device
+            )
+            model.save(kept)
+            parameters = sum(p.numel() for p in model.parameters())
+            return {"seconds": time.monotonic() - started, "parameters": parameters}
+
+        cost = self.piece("locdiffusion", key, compute)
+        return LocDiffusion.load(kept, device), cost
+
+
+def _savez(path, arrays):
+    with open(path, "wb") as file:  # given a name, numpy would add an ending to it
+        np.savez_compressed(file, **arrays)

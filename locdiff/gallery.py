@@ -3,6 +3,7 @@
 A gallery is an `Embeddings`: pictures with known places, or bare places embedded by GeoCLIP's location encoder.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import math
@@ -15,7 +16,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from torch import nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
@@ -105,6 +106,8 @@ def gallery_places(name):
         places = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1).reshape(-1, 2)
     else:
         places = read_places(name).lat_lon
+        if not len(places):
+            raise InputError(f"{name} holds no places")
     return torch.from_numpy(places)
 
 
@@ -120,17 +123,17 @@ def embed_places(lat_lon, geoclip, progress=True):
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = open_memmap(unfinished, "w+", np.float32, (len(lat_lon), 512))
-            starts = range(0, len(lat_lon), _EMBEDDED)
-            for start in tqdm(starts, f"embedding {len(lat_lon):,} places", disable=not progress, leave=False):
-                chunk = lat_lon[start : start + _EMBEDDED]
-                rows[start : start + _EMBEDDED] = geoclip.places(chunk.to(device)).cpu().numpy()
-            rows.flush()
+            chunks = lat_lon.split(_EMBEDDED)
+            with open(unfinished, "wb") as file:  # written, not mapped: a full disk is an error, not a bus error
+                write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(lat_lon), 512)})
+                for chunk in tqdm(chunks, f"embedding {len(lat_lon):,} places", disable=not progress, leave=False):
+                    file.write(geoclip.places(chunk.to(device)).cpu().numpy().astype("<f4").tobytes())
             os.replace(unfinished, path)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error}; set LOCDIFF_CACHE to a folder with room") from None
         finally:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
     rows = np.arange(len(lat_lon))
     return Embeddings(np.load(path, mmap_mode="r"), rows, lat_lon.numpy(), rows, GEOCLIP)
 

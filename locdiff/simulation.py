@@ -53,24 +53,25 @@ def simulation(settings, folder=None, progress=True):
     gallery.csv holds the places of GeoCLIP's gallery that are not for testing. InputError for settings that ask for
     more places than there are.
     """
-    if min(settings.train_places, settings.test_places, settings.draws) < 1 or not settings.noise >= 0:
-        raise InputError("train_places, test_places and draws must be at least 1, and noise at least 0")
-    truth = Path(settings.truth).read_bytes() if settings.truth else b""
-    folder = folder or cached("simulation", settings, truth)
+    if min(settings.train_places, settings.test_places, settings.draws) < 1 or not 0 <= settings.noise < math.inf:
+        raise InputError("train_places, test_places and draws must be at least 1, and noise finite and at least 0")
+    truth = read_places(settings.truth).lat_lon if settings.truth else np.empty((0, 2))
+    if settings.truth and not len(truth):
+        raise InputError(f"{settings.truth} holds no places")
+    folder = folder or cached("simulation", settings, truth.tobytes())
     if folder.exists():
         return folder
     places = gallery_places("mp16")
     generator = torch.Generator().manual_seed(settings.data_seed)
     places = places[torch.randperm(len(places), generator=generator)]
-    held_out = 0 if settings.truth else settings.test_places
-    if settings.train_places + held_out > len(places):
+    test = torch.from_numpy(truth) if settings.truth else places[: settings.test_places]
+    held_out = set(map(tuple, test.tolist()))  # some places are in it several times
+    gallery = places[[place not in held_out for place in map(tuple, places.tolist())]]
+    if settings.train_places > len(gallery):
         raise InputError(
-            f"GeoCLIP's gallery has {len(places):,} places, asked for were {settings.train_places:,} to train on and "
-            f"{held_out:,} to test on: lower --train-places"
+            f"GeoCLIP's gallery has {len(gallery):,} places other than those to test on, asked for were "
+            f"{settings.train_places:,} to train on: lower --train-places"
         )
-    test, gallery = places[:held_out], places[held_out:]
-    if settings.truth:
-        test = torch.from_numpy(read_places(settings.truth).lat_lon)
     train = gallery[: settings.train_places].repeat_interleave(settings.draws, dim=0)
     geoclip = GeoClip()
     of_gallery = embed_places(gallery, geoclip, progress)

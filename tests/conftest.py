@@ -1,6 +1,7 @@
 import pytest
 
 from locdiff import evaluate, train
+from locdiff.gallery import GeoClip
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,9 @@ def run(cache, tmp_path_factory):
         patch.setattr(evaluate, "PLAIN_GALLERY", 300)
         patch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
         return train.main(["--preset", "smoke", "--out", str(tmp_path_factory.mktemp("runs") / "smoke")])
+
+
+@pytest.fixture(scope="session")
+def geoclip():
+    """GeoCLIP, once: its package takes seconds to import."""
+    return GeoClip()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -72,6 +73,30 @@ def test_evaluate_scores_another_folder_beside_the_run(run, cache):
     assert record["held_out"] == 5 and record["data"] == str(other)
     for path in run.glob("*-test.*"):
         path.unlink()
+
+
+def test_evaluate_adds_rows_of_the_model_with_retrieval_from_the_training_pictures(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+    monkeypatch.setattr(evaluate.maps, "draw_predictions", lambda *_: None)  # which takes seconds
+    before = json.loads((run / "metrics.json").read_text())
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    evaluate.main([str(copy), "--hybrid"])
+    after = json.loads((copy / "metrics.json").read_text())
+    added = [name for name in after["rows"] if name not in before["rows"]]
+    assert len(added) == 3 and all(name.startswith("LocDiffusion + retrieval") for name in added)
+    assert {name: after["rows"][name] for name in before["rows"]} == before["rows"] and after["gallery"] is None
+    assert all(name in (copy / "metrics.md").read_text() and after["rows"][name]["count"] == 40 for name in added)
+
+
+def test_geoclip_searches_with_the_embeddings_it_was_made_for(run, geoclip, tmp_path, monkeypatch, capsys):
+    copy = str(shutil.copytree(run, tmp_path / "run"))
+    monkeypatch.setattr(evaluate, "predict_all", lambda *_: {"samples": None})
+    monkeypatch.setattr(evaluate, "score_model", lambda *_: {})
+    monkeypatch.setattr(evaluate, "score_baselines", lambda *_: {})
+    monkeypatch.setattr(evaluate, "GeoClip", lambda: geoclip)
+    code, lines = outcome(evaluate.main, [copy, "--hybrid", "--gallery", "mp16"], capsys)
+    assert code == 2 and len(lines) == 1 and "by ViT-L-14/openai, these are by 'thumbnail-16'" in lines[0]
 
 
 def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, capsys):
@@ -237,6 +262,7 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
         (train.main, ["--resume", "nowhere", "--lr", "1"], "takes no other settings"),
         (evaluate.main, [], "give the folder of a training run"),
         (evaluate.main, ["nowhere"], "nowhere/training.json"),
+        (evaluate.main, ["nowhere", "--gallery", "mp16"], "--gallery says where --hybrid retrieves from; add --hybrid"),
         (evaluate.main, ["--truth", "t.csv"], "go together"),
         (evaluate.main, ["--truth", "t.csv", "--predictions", "p.csv"], "cannot read p.csv"),
         (predict.main, ["nowhere", "a.jpg"], "nowhere/config.json is missing"),
@@ -308,6 +334,6 @@ def test_predictions_that_cannot_be_scored_are_refused(tmp_path, capsys, guess, 
 
 
 def test_help_teaches_and_modules_run_as_commands():
-    for module in ("embed", "train", "evaluate", "predict"):
+    for module in ("embed", "train", "evaluate", "predict", "simulation"):
         done = subprocess.run([sys.executable, "-m", f"locdiff.{module}", "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and f"python -m locdiff.{module}" in done.stdout and done.stderr == ""

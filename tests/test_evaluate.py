@@ -1,12 +1,20 @@
 """Every row of the table is computed from what its name says, and the maps show the density where it is."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from support import seeds
+from test_baselines import pictures, scattered
 from test_model import tiny
 
 from locdiff import decoder, evaluate, maps
+from locdiff.evaluate import choose_weight, predict_hybrid
+from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near
 
 TRUTH = torch.tensor([[40.0, -100.0], [-25.0, 135.0], [60.0, 30.0]], dtype=torch.float64)
 
@@ -58,3 +66,115 @@ def test_a_density_is_drawn_where_it_is(place):
     assert left + (right - left) * (column + 0.5) / image.shape[1] == pytest.approx(anchors[pixel, 1].item(), abs=1.5)
     outline = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
     assert np.abs(outline.mean(axis=0) - anchors[pixel].flip(0).numpy()).max() < 3
+
+
+HERE, THERE = [0.0, 0.0], [0.0, 90.0]
+
+
+def where(there):
+    """THERE where true, else HERE: (n,) -> (n, 2)."""
+    return torch.where(there[:, None], torch.tensor(THERE), torch.tensor(HERE)).double()
+
+
+@given(seed=seeds, n=st.integers(2, 12))
+def test_a_picture_has_no_say_in_its_own_weight(seed, n):
+    """One truth can change the predictions of one half of the pictures, to which it does not belong."""
+    weighted = torch.tensor([[HERE, THERE]] * n, dtype=torch.float64)
+    there, own = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < 0.5, torch.eye(n).bool()
+    before, changed = choose_weight(weighted, where(there), seed), set()
+    for i in range(n):
+        after = choose_weight(weighted, where(there ^ own[i]), seed)
+        influenced = frozenset((after != before).any(dim=-1).nonzero()[:, 0].tolist())
+        assert i not in influenced and len(influenced) in (0, n // 2, n - n // 2)
+        changed.add(influenced)
+    assert len(frozenset.union(*changed)) == sum(map(len, changed))  # the halves do not overlap
+
+
+def test_each_of_two_pictures_gets_the_weight_best_for_the_other():
+    weighted = torch.tensor([[HERE, THERE]] * 2, dtype=torch.float64)
+    truth = torch.tensor([HERE, THERE], dtype=torch.float64)
+    assert choose_weight(weighted, truth).tolist() == [THERE, HERE]
+
+
+def test_halves_follow_from_the_seed_and_are_halves():
+    weighted = torch.tensor([[HERE, THERE]] * 9, dtype=torch.float64)
+    chosen = []
+    for seed in range(40):
+        truth = where(torch.arange(9) < 4)
+        chosen.append(tuple(choose_weight(weighted, truth, seed)[:, 1].tolist()))
+        assert chosen[-1] == tuple(choose_weight(weighted, truth, seed)[:, 1].tolist())
+    assert len(set(chosen)) > 10 and {sum(lon > 0 for lon in own) for own in chosen} <= {0, 4, 5, 9}
+
+
+def test_the_weight_is_that_of_the_highest_mean_accuracy():
+    """Half of the pictures to the metre (250), or all within a town (400), or within a country (200); NaN is a miss."""
+    truth = torch.zeros(40, 2, dtype=torch.float64)
+    exact, lost = torch.zeros(40, 2, dtype=torch.float64), torch.full((40, 2), math.nan, dtype=torch.float64)
+    north = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    half, town, country = exact.where(torch.arange(40)[:, None] % 2 == 0, lost), exact + 0.1 * north, exact + 6 * north
+    for offered, best in (((half, country, lost), 0), ((lost, half, town), 2), ((lost, lost, country), 2)):
+        chosen = choose_weight(torch.stack(offered, dim=1), truth)
+        torch.testing.assert_close(chosen, offered[best], rtol=0, atol=0, equal_nan=True)
+
+
+def test_with_one_picture_or_none_there_is_nothing_to_choose_by():
+    weighted = torch.tensor([[HERE, THERE]], dtype=torch.float64)
+    assert choose_weight(weighted, weighted[:, 1]).tolist() == [HERE]
+    assert choose_weight(weighted[:0], weighted[:0, 1]).shape == (0, 2)
+
+
+def hybrid(model, queries, gallery, samples, truth):
+    embeddings = torch.zeros(len(truth), 5)
+    rows = predict_hybrid(model, embeddings, samples, queries, gallery, truth, progress=False)
+    names, places = zip(*rows.items(), strict=True)
+    assert names == (
+        f"LocDiffusion + retrieval within 200 km of its {samples.shape[1]} samples (the paper's)",
+        "LocDiffusion + retrieval within 200 km of its 5 most probable hills",
+        "LocDiffusion + retrieval, density times retrieval score",
+    )
+    return places
+
+
+def test_retrieval_is_restricted_to_where_the_model_looks(monkeypatch):
+    """The most similar place is far away, and a hill of no probability is there; next to the truth there is another."""
+    near, elsewhere = TRUTH + torch.tensor([1.0, 0.0]), torch.tensor([[10.0, 80.0]], dtype=torch.float64)
+    gallery = pictures(torch.cat([near, TRUTH + torch.tensor([1.5, 0.0]), elsewhere]))
+    gallery.embeddings[:] = [[1, 1, 0, 0, 0]] * 3 + [[0, 1, 0, 0, 0]] * 3 + [[1, 0, 0, 0, 0]]
+    queries = torch.tensor([[1.0, 0, 0, 0, 0]]).expand(3, -1)
+    model, asked = tiny(), []
+
+    def modes(coeffs, shares, k):
+        asked.append(k)
+        tops = torch.stack([TRUTH, elsewhere.expand(3, 2)], dim=1)
+        return tops, torch.tensor([[1.0, 0.0]]).expand(3, -1)
+
+    monkeypatch.setattr(model, "modes", modes)
+    by_samples, by_hills, _ = hybrid(model, queries, gallery, TRUTH[:, None].expand(-1, 4, -1), TRUTH)
+    for found in (by_samples, by_hills):
+        torch.testing.assert_close(found, near, rtol=0, atol=0)
+    assert asked == [5]
+    everywhere = torch.cat([TRUTH[:, None], elsewhere.expand(3, 1, 2)], dim=1)
+    assert (hybrid(model, queries, gallery, everywhere, TRUTH)[0] == elsewhere).all()
+
+
+@pytest.mark.parametrize("size", [2, 100])
+def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size, monkeypatch):
+    model, gallery = tiny(), pictures(scattered(50))
+    torch.nn.init.normal_(model.network.head.weight)
+    generator = torch.Generator().manual_seed(0)
+    embeddings, queries = torch.randn(2, 5, 5, generator=generator)
+    samples, truth = scattered(15)[:15].view(5, 3, 2), scattered(10, seed=1)[:5]
+    monkeypatch.setattr(evaluate, "CHUNK", size)
+    found = list(predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=3, progress=False).values())
+    one_pass = model.one_pass(embeddings)
+    shares = model.to_density(one_pass)
+    hills, probability = model.modes(one_pass, shares, 5)
+    hills[probability == 0] = math.nan
+    weighted = retrieve_by_density(queries, gallery, shares, WEIGHTS, progress=False).transpose(0, 1)
+    expected = [
+        retrieve_near(queries, gallery, samples, 200.0, progress=False),
+        retrieve_near(queries, gallery, hills, 200.0, progress=False),
+        choose_weight(weighted, truth, 3),
+    ]
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-3)

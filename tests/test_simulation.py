@@ -1,0 +1,190 @@
+"""Simulated photographs: real places, noise of a known size, nothing of the test in the training data."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_baselines import pictures, scattered
+from test_commands import outcome
+
+from locdiff import evaluate, simulation, train
+from locdiff.cli import InputError
+from locdiff.datasets import train_and_test
+from locdiff.gallery import SIMULATION, embed_places, gallery_places, retrieve
+from locdiff.layouts import read_places
+from locdiff.simulation import Simulation, simulated_pictures
+
+SMALL = Simulation(train_places=60, test_places=20, draws=3)
+
+
+@pytest.fixture(autouse=True)
+def world(geoclip, cache, monkeypatch):
+    """The places of a smaller GeoCLIP's gallery, a third of which stand in it twice."""
+    places = gallery_places("mp16")[:90]
+    places = torch.cat([places, places[:30]])
+    monkeypatch.setattr(simulation, "gallery_places", {"mp16": places}.__getitem__)
+    monkeypatch.setattr(simulation, "GeoClip", lambda: geoclip)
+    return places
+
+
+@pytest.fixture
+def truth(tmp_path, world):
+    """A file of test places, one of which stands in GeoCLIP's gallery."""
+    lat, lon = world[7].tolist()
+    (tmp_path / "truth.csv").write_text(f"IMG_ID,LAT,LON\na,90,0\nb,-12.5,-180\nc,{lat},{lon}\nd,0,179.99\n")
+    return tmp_path / "truth.csv"
+
+
+def build(folder, settings=SMALL, **changes):
+    return simulation.simulation(dataclasses.replace(settings, **changes), folder, progress=False)
+
+
+def rows(lat_lon):
+    return set(map(tuple, np.round(lat_lon, 6).tolist()))
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_simulation_follows_from_its_settings(tmp_path):
+    first = contents(build(tmp_path / "a"))
+    assert {str(path) for path in first} == {"gallery.csv", "settings.json"} | {
+        f"{part}/{name}" for part in ("train", "test") for name in ("embeddings.npy", "locations.csv", "meta.json")
+    }
+    assert contents(build(tmp_path / "b")) == first
+    other, noisier = contents(build(tmp_path / "c", data_seed=1)), contents(build(tmp_path / "d", noise=9.0))
+    changed = {str(path) for path in first if other[path] != first[path]}
+    assert changed == {str(path) for path in first} - {"train/meta.json", "test/meta.json"}
+    changed = {str(path) for path in first if noisier[path] != first[path]}
+    assert changed == {"train/embeddings.npy", "test/embeddings.npy", "settings.json"}
+    assert json.loads((tmp_path / "c" / "settings.json").read_text()) == dataclasses.asdict(SMALL) | {"data_seed": 1}
+
+
+def test_no_test_place_is_in_the_training_data_or_in_the_gallery(tmp_path, world, truth):
+    for name, settings, count in (("held out", SMALL, 20), ("given", dataclasses.replace(SMALL, truth=str(truth)), 4)):
+        train_part, test = train_and_test(build(tmp_path / name, settings), 0)
+        gallery = read_places(tmp_path / name / "gallery.csv").lat_lon
+        assert (len(train_part), len(test)) == (180, count) and train_part.encoder == test.encoder == SIMULATION
+        assert not rows(test.lat_lon) & rows(gallery) and rows(train_part.lat_lon) <= rows(gallery)
+        assert rows(gallery) | rows(test.lat_lon) >= rows(world.numpy()) >= rows(gallery)
+        places = train_part.lat_lon.reshape(60, 3, 2)
+        assert (places == places[:, :1]).all()  # the draws of a place
+        np.testing.assert_array_equal(places[:, 0], gallery[:60])
+        assert len({row.tobytes() for row in train_part.embeddings}) == 180
+    np.testing.assert_array_equal(test.lat_lon, read_places(truth).lat_lon)
+    assert len(gallery) == 120 - 2  # the place given stands there twice
+
+
+def test_pictures_have_a_mean_square_of_one_and_the_noise_they_are_given():
+    """A unit vector and noise of norm sigma are at right angles, nearly: the cosine is (1 + sigma^2)^-1/2."""
+    places = pictures(scattered(300), d=512).subset(np.arange(200)[::-1])
+    places.embeddings /= np.linalg.norm(places.embeddings, axis=1, keepdims=True)
+    own = torch.from_numpy(places.embeddings[places.rows])
+    for noise in (0.0, 0.5, 5.5):
+        found = simulated_pictures(places, 4, noise, torch.Generator().manual_seed(0))
+        assert found.shape == (800, 512) and found.dtype == torch.float32
+        torch.testing.assert_close(found.square().mean(dim=-1), torch.ones(800))
+        cosine = torch.nn.functional.cosine_similarity(found.view(200, 4, 512), own[:, None], dim=-1)
+        assert cosine.mean().item() == pytest.approx((1 + noise**2) ** -0.5, abs=0.005)
+        others = torch.nn.functional.cosine_similarity(found[0::4], found[1::4], dim=-1)
+        assert others.mean().item() == pytest.approx(1 / (1 + noise**2), abs=0.01)  # their noises are independent
+
+
+def test_without_noise_retrieval_is_exact(tmp_path, geoclip, truth):
+    test = train_and_test(build(tmp_path / "data", truth=str(truth), noise=0.0), 0)[1]
+    embeddings, lat_lon = test.batch(range(4))
+    places = embed_places(torch.cat([gallery_places("grid:12"), lat_lon]), geoclip, progress=False)
+    found = retrieve(geoclip.queries(embeddings, test.encoder), places, progress=False)
+    torch.testing.assert_close(found, lat_lon, rtol=0, atol=0)
+
+
+def test_a_simulation_is_kept_in_the_cache(cache, truth, monkeypatch):
+    made = build(None)
+    assert made.parent == cache and made.name.startswith("simulation-")
+    given = build(None, truth=str(truth))
+    truth.write_text(truth.read_text().replace("12.5", "12.6"))
+    others = {build(None, draws=2), given, build(None, truth=str(truth))}
+    assert len(others | {made}) == 4
+    monkeypatch.setattr(simulation, "gallery_places", None)  # nothing is built twice
+    assert build(None) == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_places": 0}, "train_places, test_places and draws must be at least 1"),
+        ({"test_places": 0}, "must be at least 1"),
+        ({"draws": 0}, "must be at least 1"),
+        ({"noise": -0.1}, "noise finite and at least 0"),
+        ({"noise": math.nan}, "noise finite"),
+        ({"noise": math.inf}, "noise finite"),
+        ({"test_places": 1, "train_places": 120}, "other than those to test on, asked for were 120 to train on"),
+        ({"test_places": 500}, "gallery has 0 places other than"),
+        ({"truth": "nowhere.csv"}, "cannot read nowhere.csv"),
+        ({"truth": "empty.csv"}, "empty.csv holds no places"),
+    ],
+)
+def test_impossible_simulations_are_refused(changes, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").write_text("id,lat,lon\n")
+    with pytest.raises(InputError, match=message):
+        build(tmp_path / "out", **changes)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.csv"]
+
+
+def test_all_the_other_places_can_be_trained_on(tmp_path, world, truth):
+    assert len(train_and_test(build(tmp_path / "all", truth=str(truth), train_places=118), 0)[0]) == 3 * 118
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_simulation_that_fails_leaves_nothing(tmp_path, monkeypatch, interruption):
+    def stopped(path, lat_lon):
+        raise interruption
+
+    monkeypatch.setattr(simulation, "write_locations", stopped)
+    with pytest.raises(KeyboardInterrupt if interruption is KeyboardInterrupt else InputError):
+        build(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monkeypatch):
+    """Without noise GeoCLIP finds every place that is in its gallery; the model's own rows stand beside it."""
+    monkeypatch.setattr(evaluate.maps, "draw_predictions", lambda *_: None)  # which takes seconds
+    data = tmp_path / "deep" / "data"
+    options = ["--train-places", "40", "--test-places", "9", "--draws", "2", "--noise", "0"]
+    assert simulation.main([str(data), *options]) == data
+    assert f"written: {data}; train on it with python -m locdiff.train --data {data}" in capsys.readouterr().out
+    run = train.main(["--preset", "smoke", "--data", str(data), "--steps", "2", "--out", str(tmp_path / "run")])
+    everywhere = tmp_path / "everywhere.csv"
+    lines = (data / "gallery.csv").read_text().splitlines()
+    lines += [f"test {line}" for line in (data / "test" / "locations.csv").read_text().splitlines()[1:]]
+    everywhere.write_text("\n".join(lines))
+    rows = {}
+    for name in (str(everywhere), "grid:12"):
+        evaluate.main([str(run), "--hybrid", "--gallery", name])
+        record = json.loads((run / "metrics.json").read_text())
+        assert record["gallery"] == name
+        rows[name] = {row: values["accuracy"]["1"] for row, values in record["rows"].items()}
+    assert rows[str(everywhere)][f"Retrieval by GeoCLIP, gallery of {len(lines) - 1} places"] == 100
+    assert rows["grid:12"]["Retrieval by GeoCLIP, gallery of 12 places"] == 0
+    for row in (
+        "within 200 km of its 4 samples (the paper's)",
+        "within 200 km of its 5 most probable hills",
+        ", density times retrieval score",
+    ):
+        [found] = [name for name in rows["grid:12"] if name.endswith(row)]
+        assert found.startswith("LocDiffusion + retrieval") and found in (run / "metrics.md").read_text()
+    assert rows[str(everywhere)]["LocDiffusion + retrieval, density times retrieval score"] == 100  # by its own weight
+
+
+def test_an_existing_folder_is_not_written_to(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    code, lines = outcome(simulation.main, [str(tmp_path / "data")], capsys)
+    assert code == 2 and "data exists already; choose another folder" in lines[0]
+    assert not list((tmp_path / "data").iterdir())
+    code, lines = outcome(simulation.main, [str(tmp_path / "new"), "--train-places", "1000"], capsys)
+    assert code == 2 and len(lines) == 1 and "lower --train-places" in lines[0] and not (tmp_path / "new").exists()

@@ -50,8 +50,8 @@ def simulated_pictures(gallery, draws, noise, generator):
 def simulation(settings, folder=None, progress=True):
     """The folder of the simulated data, with train/, test/ and gallery.csv; built on first use and kept.
 
-    gallery.csv holds the places of GeoCLIP's gallery that are not for testing. InputError for settings that ask for
-    more places than there are.
+    gallery.csv holds GeoCLIP's gallery, without the places that are held out of it to test on. No place is both for
+    training and for testing. InputError for settings that ask for more places than there are.
     """
     if min(settings.train_places, settings.test_places, settings.draws) < 1 or not 0 <= settings.noise < math.inf:
         raise InputError("train_places, test_places and draws must be at least 1, and noise finite and at least 0")
@@ -66,21 +66,17 @@ def simulation(settings, folder=None, progress=True):
     places = places[torch.randperm(len(places), generator=generator)]
     test = torch.from_numpy(truth) if settings.truth else places[: settings.test_places]
     held_out = set(map(tuple, test.tolist()))  # some places are in it several times
-    gallery = places[[place not in held_out for place in map(tuple, places.tolist())]]
-    if settings.train_places > len(gallery):
+    others = places[[place not in held_out for place in map(tuple, places.tolist())]]
+    if settings.train_places > len(others):
         raise InputError(
-            f"GeoCLIP's gallery has {len(gallery):,} places other than those to test on, asked for were "
+            f"GeoCLIP's gallery has {len(others):,} places other than those to test on, asked for were "
             f"{settings.train_places:,} to train on: lower --train-places"
         )
-    train = gallery[: settings.train_places].repeat_interleave(settings.draws, dim=0)
-    geoclip = GeoClip()
-    of_gallery = embed_places(gallery, geoclip, progress)
+    train, gallery, geoclip = others[: settings.train_places], places if settings.truth else others, GeoClip()
 
     def build(unfinished):
-        pictures = simulated_pictures(
-            of_gallery.subset(np.arange(settings.train_places)), settings.draws, settings.noise, generator
-        )
-        write_embeddings(unfinished / "train", pictures, train, SIMULATION)
+        pictures = simulated_pictures(embed_places(train, geoclip, progress), settings.draws, settings.noise, generator)
+        write_embeddings(unfinished / "train", pictures, train.repeat_interleave(settings.draws, dim=0), SIMULATION)
         pictures = simulated_pictures(embed_places(test, geoclip, progress), 1, settings.noise, generator)
         write_embeddings(unfinished / "test", pictures, test, SIMULATION)
         write_locations(unfinished / "gallery.csv", gallery)

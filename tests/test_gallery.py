@@ -114,7 +114,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     for module in ("geoclip", "geoclip.model"):
         monkeypatch.setitem(sys.modules, module, None)
     for use in (GeoClip, lambda: gallery_places("mp16")):
-        with pytest.raises(InputError, match=r"needs the package geoclip .*pip install 'locdiffusion\[geoclip\]'"):
+        with pytest.raises(InputError, match=r"needs the package geoclip: pip install 'locdiffusion\[geoclip\]'"):
             use()
     assert len(gallery_places("grid:12")) == 12  # which need no package
 

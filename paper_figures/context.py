@@ -24,6 +24,7 @@ class Context:
     data: str  # an embeddings folder to compare on instead of the embedded data sets, or empty
     im2gps3k: str  # im2gps3k_places365.csv, or empty
     pieces: Path
+    used: list = dataclasses.field(default_factory=list)  # of the pieces asked for: the seconds and versions of each
 
     def path(self, name, key):
         """Where the piece of that name and key is kept."""
@@ -35,10 +36,15 @@ class Context:
         path = self.path(name, key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            arrays = compute() | {"key": json.dumps(key, default=str), "versions": json.dumps(train.versions())}
+            started = time.monotonic()
+            arrays = compute()
+            about = {"key": key, "seconds": time.monotonic() - started, "versions": train.versions()}
+            arrays["about"] = json.dumps(about, default=str)
             write_atomically(path, lambda temporary: _savez(temporary, arrays))
         with np.load(path) as file:
-            return dict(file)
+            arrays = dict(file)
+        self.used.append(json.loads(str(arrays.pop("about"))))
+        return arrays
 
     def trained(self, settings, folder):
         """The LocDiffusion model trained by these Settings on the training part of the embeddings folder, and what that

@@ -71,6 +71,11 @@ def land_around(lat, lon, east, north):
     return is_land(torch.from_numpy(from_unit_vector(points).reshape(-1, 2))).numpy().reshape(east.shape)
 
 
+def key_numbers(result):
+    """The widths of the density, which nothing random goes into."""
+    return {f"width at L = {L}": (width, 0.5) for L, width in zip(result["degrees"], result["density_km"], strict=True)}
+
+
 def draw(result, folder):
     """Write figure_3.png: above F, below exp(F), all panels of one scale; Markdown and verdict."""
     degrees, half = [int(L) for L in result["degrees"]], float(result["width_km"]) / 2

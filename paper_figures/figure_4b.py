@@ -42,6 +42,12 @@ def first_wrong_degree(error):
     return int(np.argmax(error > 0.01)) if (error > 0.01).any() else None
 
 
+def key_numbers(result):
+    """The largest coefficient by the recurrence, and where the explicit sum leaves it."""
+    wrong = {name: first_wrong_degree(result[f"{name}_error"]) for name in ("explicit64", "explicit32")}
+    return {"largest": (result["recurrence"].max(), 0.01)} | {name: (degree, 1) for name, degree in wrong.items()}
+
+
 def draw(result, folder):
     """Write figure_4b.png; Markdown and verdict."""
     largest = {name: largest_by_degree(result[name]) for name in CURVES}

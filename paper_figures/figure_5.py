@@ -8,12 +8,18 @@ from locdiff.metrics import THRESHOLDS_KM, bootstrap
 
 TITLE = "accuracy over the choice of gallery or anchors"
 DATA = table_2.DATA
+SCALES = table_2.SCALES
 COLOURS = {table_2.GEOCLIP: "#0072B2", table_2.DENSEST: "#D55E00", table_2.CENTRE: "#009E73"}
 
 
 def compute(context):
     """The result of Table 2."""
     return table_2.compute(context)
+
+
+def key_numbers(result):
+    """Those of Table 2."""
+    return table_2.key_numbers(result)
 
 
 def draw(result, folder):

@@ -10,6 +10,7 @@ from report import markdown_table, with_interval, write_csv
 from locdiff import evaluate
 from locdiff.metrics import THRESHOLDS_KM, bootstrap, hits
 
+SCALES = comparison.SCALES
 TITLE = "LocDiffusion and the other families of methods"
 DATA = (
     "frozen embeddings; all that are trained have the same settings, batches and number of steps, one seed. The "
@@ -58,6 +59,16 @@ def compute(context):
             f"covered_{i}": covered,
         }
     return result
+
+
+def key_numbers(result):
+    """Every method's accuracy within 200 and 2500 km, give or take what another training may."""
+    numbers = {}
+    for i in range(sum(name.startswith("title_") for name in result)):
+        for name, right in zip(result[f"methods_{i}"], result[f"hits_{i}"], strict=True):
+            for k in (2, 4):
+                numbers[f"{i}: {name}, {THRESHOLDS_KM[k]} km"] = (100 * right[:, k].mean(), 6)
+    return numbers
 
 
 def draw(result, folder):

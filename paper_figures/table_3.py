@@ -28,6 +28,12 @@ def compute(degrees=tuple(PAPER_DIMENSIONS)):
     return {"degrees": np.array(degrees), "dimensions": np.array(dimensions), "values": np.array(values, dtype=float)}
 
 
+def key_numbers(result):
+    """All of them."""
+    names = list(PAPER)
+    return {name: (value, 0) for name, value in zip(names, result["values"][0], strict=True)}
+
+
 def draw(result, folder):
     """The table in Markdown, and the verdict; it writes no picture."""
     rows = [

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def coefficients():
 
 def test_the_index_shows_pictures_numbers_and_what_they_were_computed_from(out):
     assert {path.name for path in out.iterdir()} == {
-        "index.md", "figure_3.npz", "figure_3.png", "figure_3.md", "table_3.npz", "table_3.md",
+        "index.md", "index.html", "figure_3.npz", "figure_3.png", "figure_3.md", "table_3.npz", "table_3.md",
     }  # fmt: skip
     index = (out / "index.md").read_text()
     assert index.count("Verdict: reproduced") == 2 and "![figure 3](figure_3.png)" in index
@@ -59,6 +60,10 @@ def test_the_index_shows_pictures_numbers_and_what_they_were_computed_from(out):
         assert text in index
     assert "Not computed yet: `python paper_figures/make_all.py --only figure_4b`" in index
     assert (out / "figure_3.png").read_bytes()[:4] == b"\x89PNG"
+    page = (out / "index.html").read_text()
+    assert '<img alt="figure 3" src="figure_3.png"' in page and "<td>1767</td>" in page
+    assert all(f'href="#{name}' in page for name in make_all.ARTEFACTS)
+    assert "python paper_figures/make_all.py --only table_4 --im2gps3k FILE" in page
 
 
 def test_redraw_draws_again_without_computing(out, monkeypatch, capsys):
@@ -70,6 +75,36 @@ def test_redraw_draws_again_without_computing(out, monkeypatch, capsys):
     make_all.main(["--redraw", "--out", str(out)])
     assert (out / "figure_3.png").exists() and (out / "index.md").read_text() == before
     assert "figure_4b" not in capsys.readouterr().out
+
+
+def test_check_compares_with_the_expected_numbers(out, tmp_path, monkeypatch, capsys):
+    def check():
+        with pytest.raises(SystemExit) as stop:
+            make_all.main(["--redraw", "--check", "--only", *QUICK, "--out", str(out)])
+        return stop.value.code, capsys.readouterr().out.splitlines()
+
+    for _ in range(2):
+        code, said = check()
+        assert code == 0 and said[-1] == "2 artefacts agree with the expected numbers"
+    expected = json.loads(make_all.EXPECTED.read_text())
+    monkeypatch.setattr(make_all, "EXPECTED", tmp_path / "expected.json")
+    expected["figure_3, scale any"]["width at L = 23"] += 0.6
+    expected["table_3, scale any"]["a number of the past"] = 1.0
+    make_all.EXPECTED.write_text(json.dumps(expected))
+    code, said = check()
+    assert code == 1 and "width at L = 23 is 185.29" in said[-2] and "a number of the past is None" in said[-1]
+    make_all.main(["--redraw", "--accept", "--only", *QUICK, "--out", str(out)])
+    assert check()[0] == 0 and "figure_4b, scale any" in json.loads(make_all.EXPECTED.read_text())
+
+
+@pytest.mark.parametrize("name", ["table_1", "table_2", "figure_5"])
+def test_key_numbers_of_the_comparison_are_its_accuracies(name, compared):
+    folder, _ = compared
+    result, provenance = make_all.read(name, folder)
+    numbers = make_all.ARTEFACTS[name].key_numbers(result)
+    assert provenance["settings"]["scale"] == "smoke" and provenance["pieces_from"]
+    assert len(numbers) == (2 * 2 * len(result["methods_0"]) if name == "table_1" else 15)
+    assert all(0 <= value <= 100 and tolerance > 0 for value, tolerance in numbers.values())
 
 
 def test_list_names_everything_and_says_what_is_computed(out, capsys):

@@ -50,7 +50,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_simulation_follows_from_its_settings(tmp_path):
+def test_a_simulation_follows_from_its_settings(tmp_path, truth):
     first = contents(build(tmp_path / "a"))
     assert {str(path) for path in first} == {"gallery.csv", "settings.json"} | {
         f"{part}/{name}" for part in ("train", "test") for name in ("embeddings.npy", "locations.csv", "meta.json")
@@ -61,6 +61,9 @@ def test_a_simulation_follows_from_its_settings(tmp_path):
     assert changed == {str(path) for path in first} - {"train/meta.json", "test/meta.json"}
     changed = {str(path) for path in first if noisier[path] != first[path]}
     assert changed == {"train/embeddings.npy", "test/embeddings.npy", "settings.json"}
+    given, otherwise = (contents(build(tmp_path / f"given-{i}", truth=str(truth), data_seed=i)) for i in (0, 1))
+    changed = {str(path.name) for path in given if path.parent.name == "test" and given[path] != otherwise[path]}
+    assert changed == {"embeddings.npy"}
     assert json.loads((tmp_path / "c" / "settings.json").read_text()) == dataclasses.asdict(SMALL) | {"data_seed": 1}
 
 

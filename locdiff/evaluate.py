@@ -125,7 +125,7 @@ def choose_weight(weighted, truth, seed=0):
     halves, chosen = order.tensor_split(2), torch.empty(len(truth), 2, dtype=torch.float64)
     for half, other in (halves, halves[::-1]):
         accuracy = [sum(metrics.score(p, truth[other])["accuracy"].values()) for p in weighted[other].unbind(1)]
-        chosen[half] = weighted[half, int(np.argmax(np.nan_to_num(accuracy)))]
+        chosen[half] = weighted[half, int(np.argmax(accuracy))]
     return chosen
 
 
@@ -166,19 +166,16 @@ def score_baselines(embeddings, truth, train, seed=0, progress=True):
     return {name: metrics.score(lat_lon, truth) for name, lat_lon in rows.items()}
 
 
-def score_hybrid(model, embeddings, samples, truth, train, test, name, seed=0, progress=True):
-    """Scores of retrieval and of LocDiffusion together with it, {row name: score dict}; see `predict_hybrid`.
+def open_gallery(name, embeddings, train, test, device, progress=True):
+    """What the hybrid searches: queries (n, d') for embeddings (n, d), and a gallery (Embeddings).
 
     The gallery is the training pictures, or, with a `name`, places embedded by GeoCLIP; see `gallery.gallery_places`.
     """
-    rows, gallery, queries = {}, train, embeddings
-    if name:
-        geoclip = GeoClip().to(model.alpha_bar.device)
-        queries = geoclip.queries(embeddings.to(model.alpha_bar.device), test.encoder)
-        gallery = embed_places(gallery_places(name), geoclip, progress)
-        rows[f"Retrieval by GeoCLIP, gallery of {len(gallery):,} places"] = retrieve(queries, gallery, progress)
-    rows |= predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed, progress)
-    return {name: metrics.score(places, truth) for name, places in rows.items()}
+    if not name:
+        return embeddings, train
+    geoclip = GeoClip().to(device)
+    queries = geoclip.queries(embeddings.to(device), test.encoder)
+    return queries, embed_places(gallery_places(name), geoclip, progress)
 
 
 def report(run, model, train, test, settings, source=None, hybrid=False, gallery=None, progress=True):
@@ -191,10 +188,14 @@ def report(run, model, train, test, settings, source=None, hybrid=False, gallery
     if not len(test):
         raise InputError(f"{source or t.data} holds no pictures to score on")
     embeddings, truth = test.batch(range(len(test)))
+    search = hybrid and open_gallery(gallery, embeddings, train, test, model.alpha_bar.device, progress)
     found = predict_all(model, embeddings, truth, t.samples, t.seed, progress)
     rows = score_model(model, found, truth) | score_baselines(embeddings, truth, train, t.seed, progress)
     if hybrid:
-        rows |= score_hybrid(model, embeddings, found["samples"], truth, train, test, gallery, t.seed, progress)
+        places = predict_hybrid(model, embeddings, found["samples"], *search, truth, t.seed, progress)
+        if gallery:
+            places[f"Retrieval by GeoCLIP, gallery of {len(search[1]):,} places"] = retrieve(*search, progress)
+        rows |= {name: metrics.score(lat_lon, truth) for name, lat_lon in places.items()}
     worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
     data = source or t.data or f"Blue Marble satellite views ({dataclasses.asdict(settings.blue_marble)})"
     record = {

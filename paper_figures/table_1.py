@@ -92,6 +92,7 @@ def draw(result, folder):
         costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
         parts += [f"### {title}", str(result[f"about_{i}"]), _table(methods, scores, costs), text]
         verdicts.append(f"{title.split(',')[0].split(':')[0]}: {verdict}")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     figure.savefig(folder / "table_1.png")
     write_csv(folder / "table_1.csv", ["data", "method", "within km", "per cent", "low", "high", IM2GPS3K], lines)
     rows = [[name, *("/".join(map(str, row)) if row else "" for row in values)] for name, values in PAPER.items()]
@@ -176,4 +177,3 @@ def draw_scores(panels, title, methods, scores):
         ax.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(height, methods, fontsize=8)
     panels[0].set_ylabel(title.split(":")[0].split(",")[0])
-    panels[0].legend(fontsize=7, loc="lower right")

@@ -211,27 +211,31 @@ class UnitVectorRegression(Baseline):
         return from_unit_vector(self.network(embeddings).cpu().double())
 
 
-class UnitVectorDiffusion(Baseline):
-    """Diffusion in R^3 of x = sqrt(3) times the unit vector, projected back to the sphere.
+class EncodingDiffusion(Baseline):
+    """Diffusion in the space of any encoding of places, which the samples are decoded from.
 
-    What the LocDiffusion paper argues against in section 2. A network of (x_t, t, embedding) predicts x_0 with squared
-    error, under the cosine schedule; the configuration's geometric one is made for many dimensions.
+    encode(places (n, 2)) -> (n, D), of mean square one; decode(encodings (n, D)) -> places (n, 2). By default x is
+    sqrt(3) times the unit vector, projected back to the sphere: what the LocDiffusion paper argues against in its
+    section 2. A network of (x_t, t, embedding) predicts x_0 with squared error, under the cosine schedule; the
+    configuration's geometric one is made for SHDD.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, encode=None, decode=from_unit_vector, dimensions=3):
         super().__init__(config)
-        self.network = trunk(config, 3, extra=3 + config.time_dim)
+        self.encode = encode or (lambda lat_lon: math.sqrt(3) * to_unit_vector(lat_lon))
+        self.decode, self.dimensions = decode, dimensions
+        self.network = trunk(config, dimensions, extra=dimensions + config.time_dim)
         self.register_buffer("alpha_bar", diffusion.cosine_schedule(config.levels), persistent=False)
 
     def forward(self, x_t, t, embeddings):
-        """The prediction of x_0: x_t (..., 3), t (...) in 1..T, embeddings (..., embed_dim) -> (..., 3)."""
+        """The prediction of x_0: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D)."""
         time = sinusoidal_embedding(t, self.config.time_dim).to(x_t.dtype)
         inputs = [part.expand(*x_t.shape[:-1], -1) for part in (x_t, time, embeddings)]
         return self.network(torch.cat(inputs, dim=-1))
 
     def loss(self, embeddings, lat_lon):
         """Mean squared error of x_0 of each picture at a random noise level, (n,)."""
-        x_0 = math.sqrt(3) * to_unit_vector(lat_lon).to(embeddings.dtype)
+        x_0 = self.encode(lat_lon).to(embeddings)
         t = torch.randint(1, self.config.levels + 1, (len(x_0),), device=x_0.device)
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), torch.randn_like(x_0))
         return (self(x_t, t, embeddings) - x_0).square().mean(dim=-1)
@@ -253,8 +257,11 @@ class UnitVectorDiffusion(Baseline):
             def denoise(x_t, t, chunk=chunk):
                 return self(x_t, torch.tensor(t, device=x_t.device), chunk[:, None])
 
-            x_0 = diffusion.sample(denoise, partial(random.normal, 3), self.alpha_bar, self.config.sample_steps)
-            places.append(from_unit_vector(x_0.cpu().double()))
+            x_0 = diffusion.sample(
+                denoise, partial(random.normal, self.dimensions), self.alpha_bar, self.config.sample_steps
+            )
+            decoded = self.decode(x_0.flatten(0, 1))
+            places.append(decoded.cpu().double().view(len(chunk), samples, 2))
         return torch.cat(places)
 
     def predict(self, embeddings):
@@ -301,7 +308,7 @@ FAMILIES = {  # make(train, config) -> module
     "ISN-style hierarchy of cells": partial(classifier, cells=(100, 500, 2000)),
     "PIGEON-style label smoothing": partial(classifier, cells=(2000,), tau_km=65.0),
     "Regression of the unit vector": lambda train, config: UnitVectorRegression(config),
-    "Diffusion in R^3 with projection": lambda train, config: UnitVectorDiffusion(config),
+    "Diffusion in R^3 with projection": lambda train, config: EncodingDiffusion(config),
     "Density head without diffusion": lambda train, config: DensityHead(config),
 }
 

@@ -17,8 +17,8 @@ from locdiff.baselines import (
     FAMILIES,
     CellClassifier,
     DensityHead,
+    EncodingDiffusion,
     Partition,
-    UnitVectorDiffusion,
     UnitVectorRegression,
     kernel_density,
     smoothed_labels,
@@ -260,7 +260,7 @@ def test_regression_turned_with_its_places_has_the_same_loss(seed):
 
 @given(place=places)
 def test_diffusion_in_space_of_a_perfectly_learnt_place_returns_it(place):
-    model, lat_lon = UnitVectorDiffusion(TINY).eval(), torch.tensor([place], dtype=torch.float64)
+    model, lat_lon = EncodingDiffusion(TINY).eval(), torch.tensor([place], dtype=torch.float64)
     with torch.no_grad():
         model.network[-1].weight.zero_()
         model.network[-1].bias.copy_(math.sqrt(3) * to_unit_vector(lat_lon)[0])
@@ -271,7 +271,7 @@ def test_diffusion_in_space_of_a_perfectly_learnt_place_returns_it(place):
 
 def test_samples_in_space_follow_the_posterior_and_repeat_by_seed_and_position(monkeypatch):
     """With the exact posterior mean of two places as the denoiser, each is visited as often as its share says."""
-    model, share = UnitVectorDiffusion(TINY).eval(), torch.tensor([0.3, 0.7])
+    model, share = EncodingDiffusion(TINY).eval(), torch.tensor([0.3, 0.7])
     lat_lon = torch.tensor([[48.9, 2.4], [-25.0, 135.0]], dtype=torch.float64)
     x_0 = math.sqrt(3) * to_unit_vector(lat_lon).float()
 
@@ -296,7 +296,7 @@ def test_samples_in_space_follow_the_posterior_and_repeat_by_seed_and_position(m
 
 
 def test_training_in_space_sees_every_level_of_the_forward_process(monkeypatch):
-    model, seen = UnitVectorDiffusion(TINY), []
+    model, seen = EncodingDiffusion(TINY), []
     monkeypatch.setattr(model, "forward", lambda x_t, t, embeddings: seen.append((x_t, t)) or torch.zeros_like(x_t))
     torch.manual_seed(0)
     lat_lon = scattered(4000)

@@ -95,8 +95,8 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
     """LocDiffusion and retrieval together, {row name: places (n, 2)}.
 
     embeddings (n, d) and the `samples` (n, S, 2) that the model draws for them; queries (n, d') and the gallery
-    (Embeddings) they are searched in. The weight of the retrieval against the density is that with the highest mean
-    accuracy over the thresholds on the other half of the pictures, of which the halves are drawn at random.
+    (Embeddings) they are searched in. The weight of the retrieval against the density is chosen on the other half of
+    the pictures, the halves being drawn at random; see `choose_weight`.
     """
     parts = []
     for start in range(0, len(embeddings), CHUNK):
@@ -120,12 +120,22 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
 
 
 def choose_weight(weighted, truth, seed=0):
-    """Of the predictions by several weights, (n, weights, 2) -> (n, 2), those by the weight best on the other half."""
+    """Of the predictions by several weights, (n, weights, 2) -> (n, 2), those by the weight best on the other half.
+
+    What counts is the mean accuracy over the thresholds. The last weight, retrieval alone, is kept unless another is
+    better by more than the standard error of the difference: the density must have shown that it helps.
+    """
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(derive_seed(seed, 2)))
-    halves, chosen = order.tensor_split(2), torch.empty(len(truth), 2, dtype=torch.float64)
+    right = torch.stack([metrics.hits(p, truth).double().mean(dim=-1) for p in weighted.unbind(1)], dim=-1)
+    gain, chosen = right - right[:, -1:], torch.empty(len(truth), 2, dtype=torch.float64)  # (n, weights)
+    halves = order.tensor_split(2)
     for half, other in (halves, halves[::-1]):
-        accuracy = [sum(metrics.score(p, truth[other])["accuracy"].values()) for p in weighted[other].unbind(1)]
-        chosen[half] = weighted[half, int(np.argmax(accuracy))]
+        best, helps = -1, False
+        if len(other) > 1:
+            mean, error = gain[other].mean(dim=0), gain[other].std(dim=0) / math.sqrt(len(other))
+            best = int(mean.argmax())
+            helps = mean[best] > error[best]
+        chosen[half] = weighted[half, best if helps else -1]
     return chosen
 
 

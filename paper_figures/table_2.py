@@ -99,7 +99,7 @@ def draw(result, folder):
 
 
 def _drop(value, first):
-    return f" (-{100 * (1 - value / first):.1f} %)" if 0 < first != value else ""
+    return f" ({100 * (value / first - 1):+.1f} %)" if 0 < first != value else ""
 
 
 def relative_losses(right):

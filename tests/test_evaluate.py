@@ -15,6 +15,7 @@ from test_model import tiny
 from locdiff import decoder, evaluate, maps
 from locdiff.evaluate import choose_weight, predict_hybrid
 from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near
+from locdiff.model import derive_seed
 
 TRUTH = torch.tensor([[40.0, -100.0], [-25.0, 135.0], [60.0, 30.0]], dtype=torch.float64)
 
@@ -90,10 +91,14 @@ def test_a_picture_has_no_say_in_its_own_weight(seed, n):
     assert len(frozenset.union(*changed)) == sum(map(len, changed))  # the halves do not overlap
 
 
-def test_each_of_two_pictures_gets_the_weight_best_for_the_other():
-    weighted = torch.tensor([[HERE, THERE]] * 2, dtype=torch.float64)
-    truth = torch.tensor([HERE, THERE], dtype=torch.float64)
-    assert choose_weight(weighted, truth).tolist() == [THERE, HERE]
+@pytest.mark.parametrize(("better", "worse", "helps"), [(3, 2, False), (60, 50, False), (20, 2, True), (2, 20, False)])
+def test_retrieval_alone_is_kept_unless_the_density_has_helped_beyond_chance(better, worse, helps):
+    """In either half of 400 pictures so many are right only with the density, and so many only without it."""
+    truth = torch.tensor([HERE] * 400, dtype=torch.float64)
+    weighted = truth[:, None].repeat(1, 2, 1)
+    for half in torch.randperm(400, generator=torch.Generator().manual_seed(derive_seed(0, 2))).tensor_split(2):
+        weighted[half[:better], 1] = weighted[half[better : better + worse], 0] = torch.tensor(THERE).double()
+    assert torch.equal(choose_weight(weighted, truth), weighted[:, 0 if helps else 1])
 
 
 def test_halves_follow_from_the_seed_and_are_halves():
@@ -103,7 +108,7 @@ def test_halves_follow_from_the_seed_and_are_halves():
         truth = where(torch.arange(9) < 4)
         chosen.append(tuple(choose_weight(weighted, truth, seed)[:, 1].tolist()))
         assert chosen[-1] == tuple(choose_weight(weighted, truth, seed)[:, 1].tolist())
-    assert len(set(chosen)) > 10 and {sum(lon > 0 for lon in own) for own in chosen} <= {0, 4, 5, 9}
+    assert len(set(chosen)) > 5 and {sum(lon > 0 for lon in own) for own in chosen} <= {0, 4, 5, 9}
 
 
 def test_the_weight_is_that_of_the_highest_mean_accuracy():
@@ -119,7 +124,7 @@ def test_the_weight_is_that_of_the_highest_mean_accuracy():
 
 def test_with_one_picture_or_none_there_is_nothing_to_choose_by():
     weighted = torch.tensor([[HERE, THERE]], dtype=torch.float64)
-    assert choose_weight(weighted, weighted[:, 1]).tolist() == [HERE]
+    assert choose_weight(weighted, weighted[:, 0]).tolist() == [THERE]
     assert choose_weight(weighted[:0], weighted[:0, 1]).shape == (0, 2)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MATHEMATICS = ["coordinates", "spherical_harmonics", "shdd", "decoder"]
-PIPELINE = [*MATHEMATICS, "datasets", "model", "train", "evaluate"]
+PIPELINE = [*MATHEMATICS, "location_encoders", "datasets", "model", "train", "evaluate"]
 
 
 def imported(path):

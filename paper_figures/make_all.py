@@ -28,6 +28,7 @@ import table_1
 import table_2
 import table_3
 import table_4
+import table_5
 from comparison import SCALES
 from context import Context
 
@@ -36,7 +37,7 @@ from locdiff import cli, train
 # The registry. An artefact has TITLE, DATA (one sentence: what goes in), compute(**settings) -> dict of arrays, which
 # is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned. One whose compute
 # takes a `context` first is computed by context.Context. One with NEEDS is left out where the context lacks that.
-MODULES = (figure_3, figure_4b, figure_5, table_1, table_2, table_3, table_4)
+MODULES = (figure_3, figure_4b, figure_5, table_1, table_2, table_3, table_4, table_5)
 ARTEFACTS = {module.__name__: module for module in MODULES}
 OUT = Path(__file__).parent / "out"
 

@@ -23,8 +23,9 @@ from reference.shdd import encode, evaluate
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "paper_figures"))  # where the script itself looks
 make_all = importlib.import_module("make_all")
-figure_3, figure_4b, table_1, table_2, table_3, table_4 = (
-    make_all.ARTEFACTS[name] for name in ("figure_3", "figure_4b", "table_1", "table_2", "table_3", "table_4")
+figure_3, figure_4b, table_1, table_2, table_3, table_4, table_5 = (
+    make_all.ARTEFACTS[name]
+    for name in ("figure_3", "figure_4b", "table_1", "table_2", "table_3", "table_4", "table_5")
 )
 comparison, context_module = importlib.import_module("comparison"), importlib.import_module("context")
 QUICK = ["figure_3", "table_3"]
@@ -277,3 +278,37 @@ def test_table_2_says_what_the_losses_say():
     assert table_2.verdict(losses).startswith("reproduced") and "GeoCLIP 50.0 to 50.0 %" in table_2.verdict(losses)
     losses[table_2.CENTRE][3, 2] = 0.6
     assert table_2.verdict(losses).startswith("differs")
+
+
+def test_table_5_measures_steps_and_the_memory_of_each_process_alone(tmp_path):
+    held = np.ones(2**27)  # 1 GiB, which is not the memory of the processes that are measured
+    result = table_5.compute(context_module.Context("smoke", "", "", tmp_path))
+    assert len(held) and (result["before"] < 1000).all() and (result["peak"] > result["before"]).all()
+    assert result["seconds"].shape == (2, 3) and (result["seconds"] > 0).all()
+    assert result["parameters"][0] == result["parameters"][1]  # the same network
+    text, said = table_5.draw(result, tmp_path)
+    assert said.startswith("not tested") and "| 7 | 64 |" in text
+    with open(tmp_path / "table_5.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, seconds in zip(rows, result["seconds"], strict=True):
+        assert float(row["seconds of 1500 steps"]) == pytest.approx(1500 * sorted(seconds)[1])
+        assert float(row["most"]) == pytest.approx(1500 * max(seconds))
+
+
+def test_table_5_peak_memory_grows_with_what_is_held():
+    code = (
+        "import torch, table_5; cpu = torch.device('cpu'); before = table_5.peak_mb(cpu); x = torch.ones(2**26); "
+        "after = table_5.peak_mb(cpu); del x; print(after - before, table_5.peak_mb(cpu) - after)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "paper_figures", capture_output=True, check=True)
+    grown, afterwards = map(float, run.stdout.split())
+    assert grown == pytest.approx(256, abs=8) and afterwards == pytest.approx(0, abs=1)
+
+
+def test_table_5_says_what_the_memory_says():
+    costs = {15: (100, 50, 10**6), 31: (250, 200, 4 * 10**6)}
+    assert table_5.verdict(costs).startswith("not tested")
+    assert table_5.verdict(costs | {47: (900, 25_000, 10**7)}).startswith("reproduced")
+    said = table_5.verdict(costs | {47: (900, 24_000, 10**7)})
+    assert said.startswith("differs") and "24,000 MB" in said and "10.0 M parameters are 191 MB" in said
+    assert "From L = 15 to 31 time grows 2.5 times and memory 4.0 times (the paper's from 15 to 31: 3.0 and 3.1" in said

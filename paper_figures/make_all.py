@@ -29,6 +29,8 @@ import table_2
 import table_3
 import table_4
 import table_5
+import table_8
+import table_9
 from comparison import SCALES
 from context import Context
 
@@ -37,7 +39,7 @@ from locdiff import cli, train
 # The registry. An artefact has TITLE, DATA (one sentence: what goes in), compute(**settings) -> dict of arrays, which
 # is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned. One whose compute
 # takes a `context` first is computed by context.Context. One with NEEDS is left out where the context lacks that.
-MODULES = (figure_3, figure_4b, figure_5, table_1, table_2, table_3, table_4, table_5)
+MODULES = (figure_3, figure_4b, figure_5, table_1, table_2, table_3, table_4, table_5, table_8, table_9)
 ARTEFACTS = {module.__name__: module for module in MODULES}
 OUT = Path(__file__).parent / "out"
 
@@ -104,7 +106,7 @@ def main(argv=None):
     parser.add_argument("--only", nargs="+", choices=ARTEFACTS, metavar="NAME", help="these only (default: all)")
     parser.add_argument("--out", type=Path, default=OUT, help="output folder, created (default paper_figures/out)")
     parser.add_argument(
-        "--scale", choices=SCALES, default="cpu", help="of the comparison, Tables 1 and 2 and Figure 5 (default cpu)"
+        "--scale", choices=SCALES, default="cpu", help="how large what is trained and tested is (default cpu)"
     )
     parser.add_argument(
         "--data", default="", metavar="FOLDER", help="compare on this embeddings folder, not on the embedded data sets"

@@ -1,6 +1,7 @@
 """The paper's figures and tables: what make_all.py writes, and the numbers behind it."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from locdiff import baselines, datasets, decoder, train
+from locdiff import baselines, datasets, decoder, diffusion, train
 from locdiff import evaluate as evaluation
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, to_unit_vector
@@ -24,8 +25,9 @@ from reference.shdd import encode, evaluate
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "paper_figures"))  # where the script itself looks
 make_all = importlib.import_module("make_all")
-figure_3, figure_4b, table_1, table_2, table_3, table_4 = (
-    make_all.ARTEFACTS[name] for name in ("figure_3", "figure_4b", "table_1", "table_2", "table_3", "table_4")
+figure_3, figure_4b, *_ = make_all.MODULES
+table_1, table_2, table_3, table_4, table_5, table_8, table_9 = (
+    make_all.ARTEFACTS[f"table_{number}"] for number in (1, 2, 3, 4, 5, 8, 9)
 )
 comparison, context_module = importlib.import_module("comparison"), importlib.import_module("context")
 QUICK = ["figure_3", "table_3"]
@@ -312,3 +314,157 @@ def test_table_2_says_what_the_losses_say():
     assert table_2.verdict(losses).startswith("reproduced") and "GeoCLIP 50.0 to 50.0 %" in table_2.verdict(losses)
     losses[table_2.CENTRE][3, 2] = 0.6
     assert table_2.verdict(losses).startswith("differs")
+
+
+def test_table_5_measures_steps_and_the_memory_of_each_process_alone(tmp_path):
+    held = np.ones(2**27)  # 1 GiB, which is not the memory of the processes that are measured
+    result = table_5.compute(context_module.Context("smoke", "", "", tmp_path))
+    assert len(held) and (result["before"] < 1000).all() and (result["peak"] > result["before"]).all()
+    assert result["seconds"].shape == (2, 3) and (result["seconds"] > 0).all()
+    assert result["parameters"][0] == result["parameters"][1]  # the same network
+    text, said = table_5.draw(result, tmp_path)
+    assert said.startswith("not tested") and "| 7 | 64 |" in text
+    with open(tmp_path / "table_5.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, seconds in zip(rows, result["seconds"], strict=True):
+        assert float(row["seconds of 1500 steps"]) == pytest.approx(1500 * sorted(seconds)[1])
+        assert float(row["most"]) == pytest.approx(1500 * max(seconds))
+
+
+def test_table_5_peak_memory_grows_with_what_is_held():
+    code = (
+        "import torch, table_5; cpu = torch.device('cpu'); before = table_5.peak_mb(cpu); x = torch.ones(2**26); "
+        "after = table_5.peak_mb(cpu); del x; print(after - before, table_5.peak_mb(cpu) - after)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "paper_figures", capture_output=True, check=True)
+    grown, afterwards = map(float, run.stdout.split())
+    assert grown == pytest.approx(256, abs=8) and afterwards == pytest.approx(0, abs=1)
+
+
+def test_table_5_says_what_the_memory_says():
+    costs = {15: (100, 50, 10**6), 31: (250, 200, 4 * 10**6)}
+    assert table_5.verdict(costs).startswith("not tested")
+    assert table_5.verdict(costs | {47: (900, 25_000, 10**7)}).startswith("reproduced")
+    said = table_5.verdict(costs | {47: (900, 24_000, 10**7)})
+    assert said.startswith("differs") and "24,000 MB" in said and "10.0 M parameters are 191 MB" in said
+    assert "From L = 15 to 31 time grows 2.5 times and memory 4.0 times (the paper's from 15 to 31: 3.0 and 3.1" in said
+
+
+@pytest.fixture(scope="module")
+def losses(cache, tmp_path_factory):
+    """The result of Table 8 at its smallest scale, its Context, and what every training step saw: the sums of its clean
+    encodings and of its noise, (steps, 2)."""
+    folder, seen = tmp_path_factory.mktemp("losses"), []
+    q_sample = diffusion.q_sample
+
+    def recorded(x_0, alpha_bar, noise):
+        seen.append((x_0.double().sum().item(), noise.double().sum().item()))
+        return q_sample(x_0, alpha_bar, noise)
+
+    context = context_module.Context("smoke", "", "", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion, "q_sample", recorded)
+        result = table_8.compute(context)
+    return result, context, np.array(seen)
+
+
+def test_table_8_trains_all_losses_alike(losses):
+    _, context, seen = losses
+    scale, rows = table_8.SCALES["smoke"], table_8.Rows(context, table_8.SCALES["smoke"])
+    seen = seen.reshape(len(table_8.LOSSES), len(scale.seeds) * scale.training["steps"], 2)
+    np.testing.assert_array_equal(seen, np.broadcast_to(seen[0], seen.shape))  # the same pictures and noise
+    assert len(np.unique(seen[0, :, 0])) == len(np.unique(seen[0, :, 1])) == seen.shape[1]
+    plain = dataclasses.asdict(rows.settings({"exact_skip": False}, 0))
+    for differs in table_8.LOSSES.values():
+        own = dataclasses.asdict(rows.settings({"exact_skip": False} | differs, 0))
+        assert own["training"] == plain["training"]
+        different = {name for name, value in own["model"].items() if value != plain["model"][name]}
+        assert different <= set(differs)
+
+
+def test_table_8_summaries_are_those_of_the_evaluation(losses, monkeypatch):
+    result, context, _ = losses
+    rows = table_8.Rows(context, table_8.SCALES["smoke"])
+    loss = list(table_8.LOSSES).index("likelihood")
+    model, _ = context.trained(rows.settings({"exact_skip": False, "loss": "likelihood"}, 1), rows.folder)
+    found = evaluation.predict_all(model, rows.embeddings, rows.truth, table_8.SAMPLES, 1, False)
+    center = geographic_center(found["samples"]).double()
+    truth = torch.cat([center[:7], found["mean"][7:14], found["mode"][14:]]).double()  # so that there are hits
+    expected = evaluation.score_model(model, found, truth)
+    names = ("geographic centre", "one sample (", "medoid", "mean density of 16", "top of its most probable hill")
+    monkeypatch.setattr(table_8, "CHUNK", 7)
+    again = table_8.score(model, rows.embeddings, rows.truth, 1)["hits"]
+    np.testing.assert_array_equal(again, result["hits"][loss, :, 1])
+    for own, name in zip(table_8.score(model, rows.embeddings, truth, 1)["hits"], names, strict=True):
+        accuracy = next(row for title, row in expected.items() if name in title)["accuracy"]
+        np.testing.assert_allclose(100 * own.mean(axis=0), list(accuracy.values()))
+
+
+def test_table_8_shows_every_loss_and_summary_with_its_interval(losses, tmp_path):
+    result, _, _ = losses
+    text, said = table_8.draw(result, tmp_path)
+    assert (tmp_path / "table_8.png").read_bytes()[:4] == b"\x89PNG" and "400 pictures to train on" in text
+    assert all(text.count(f"\n| {loss} |") == 2 for loss in table_8.LOSSES) and "10.9/34.0/53.3/72.5/85.2" in text
+    with open(tmp_path / "table_8.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(table_8.LOSSES) * len(table_8.SUMMARIES) * 5 and said
+    for row in rows:
+        assert float(row["low"]) <= float(row["per cent"]) <= float(row["high"])
+        assert float(row["least seed"]) <= float(row["per cent"]) + 1e-9 <= float(row["most of seeds"]) + 2e-9
+    assert [row["paper"] for row in rows if row["loss"] == "L2" and row["paper"]] == [
+        str(x) for x in table_8.PAPER["L2"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("centre", "mean", "said"),
+    [
+        ((0.8, 0.2), (0.5, 0.5), ("reproduced:", "is ahead of L2", "16 it is neither ahead of nor behind L2 (+0.0 ")),
+        ((0.5, 0.4), (0.5, 0.7), ("reproduced in direction, not in size", "16 it is behind L2 (-20.0 ")),
+        (
+            (0.2, 0.5),
+            (0.7, 0.5),
+            ("differs", "is behind L2 (-30.0 ", "16 it is ahead of L2 (+20.0 ", "Because densities"),
+        ),
+        ((0.4, 0.4), (0.5, 0.5), ("differs", "is neither ahead of nor behind L2 (+0.0 ")),
+    ],
+)
+def test_table_8_says_what_the_hits_say(centre, mean, said):
+    """With the paper's schedule SHDD-KL and L2 have these shares of hits by the centre and by the mean density."""
+    right = {(loss, name): 0.4 for loss in table_8.LOSSES for name in table_8.SUMMARIES}
+    for i, loss in enumerate((table_8.KL, table_8.L2)):
+        right[loss + table_8.COSINE, table_8.CENTRE] = centre[i]
+        right[loss + table_8.COSINE, table_8.MEAN] = mean[i]
+    right[table_8.NEARLY_L2, table_8.MEAN] = 0.6
+    pictures = np.arange(400)[:, None] < 400 * np.array(list(right.values()))[:, None, None, None]
+    hits = np.broadcast_to(pictures, (len(right), 2, 400, 5)).astype(float)
+    text = table_8.verdict(hits.reshape(len(table_8.LOSSES), len(table_8.SUMMARIES), 2, 400, 5))
+    assert all(part in text for part in said) and text.startswith(said[0])
+    assert "with the quickstart's schedule neither ahead of nor behind L2" in text and "+33.2 / +39.8 / +40.3" in text
+
+
+def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):
+    _, context, _ = losses
+    result = table_9.compute(context)
+    size = dict(zip(table_9.NETWORKS, result["parameters"], strict=True))
+    assert size[32, 2] < size[32, 6] < size[128, 6] < size[256, 6] < size[512, 6]
+    assert result["hits"].shape == (6, 2, 2, 20, 5)
+    text, said = table_9.draw(result, tmp_path)
+    assert text.count("| w = 128, d = 6 |") == 2 and "4.7/27.0/50.2/70.8/84.3" in text and "l_max 5, 3 steps" in text
+    with open(tmp_path / "table_9.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6 * 2 * 5 and said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.5, "reproduced: width 32 is better"),
+        (0.4, "reproduced, as far"),
+        (0.3, "differs: width 32 is worse than 128"),
+    ],
+)
+def test_table_9_says_what_the_hits_say(share, said):
+    right = np.tile((np.arange(400) < 160)[:, None], (len(table_9.NETWORKS), 2, 1, 1, 5)).astype(float)
+    right[table_9.NETWORKS.index(table_9.NARROW), 0, 0, :, 3] = np.arange(400) < 400 * share
+    text = table_9.verdict(right)
+    assert text.startswith(said) and (share == 0.4 or f"750 km by the {table_9.CENTRE}" in text)

@@ -37,9 +37,9 @@ SCALES = {
 
 
 def compute(context):
-    """For each number of dimensions in `kept`: the share of the energy that the filter keeps, `energy`, and the decoding
-    errors in km, errors (ROWS, kept, places). `largest` (D,) is the largest |coefficient| of each dimension over the
-    first places, `rms` the root mean square."""
+    """For each number of dimensions in `kept`: the share of the energy that the filter keeps, `energy`, and the
+    decoding errors in km, errors (ROWS, kept, places). `largest` (D,) is the largest |coefficient| of each
+    dimension over the first places, `rms` the root mean square."""
     scale = SCALES[context.scale]
     generator = torch.Generator().manual_seed(0)
     xyz = torch.randn(4000 + scale.places, 3, dtype=torch.float64, generator=generator)
@@ -114,10 +114,10 @@ def draw(result, folder):
     csv_header = ["dimensions kept", "energy kept by the filter", "method", "median error km", "90 % error km"]
     write_csv(folder / "figure_4_low_pass.csv", csv_header, lines)
     text = (
-        f"Of the encoding of L = {round(D**0.5) - 1} the paper keeps the dimensions whose coefficients are large, in A.5 "
-        "1,024 of them, and gives no numbers. Here they are those of the largest |coefficient| over random places; the "
-        "others are set to zero and the exact mode is taken. Beside it, the first dimensions, which are the whole "
-        "encoding of a smaller L: without noise it has no error."
+        f"Of the encoding of L = {round(D**0.5) - 1} the paper keeps the dimensions whose coefficients are large, in "
+        "A.5 1,024 of them, and gives no numbers. Here they are those of the largest |coefficient| over random "
+        "places; the others are set to zero and the exact mode is taken. Beside it, the first dimensions, which are "
+        "the whole encoding of a smaller L: without noise it has no error."
     )
     return f"![low-pass filter](figure_4_low_pass.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict(result)
 
@@ -135,7 +135,8 @@ def verdict(result):
         f"{said}. With {kept[i]:,} of {D:,} dimensions the filter keeps {100 * result['energy'][i]:.0f} % of the "
         f"energy and decodes noisy encodings to {filtered[i].mean():.1f} km in the mean, the smaller L of as many "
         f"dimensions to {smaller[i].mean():.1f} km (difference {low[i]:.1f} to {high[i]:.1f} km). The filter is worse "
-        f"with {' and '.join(worse) or 'no number of'} dimensions, better with {' and '.join(better) or 'none'}. There "
-        f"are no small dimensions to drop: all have the mean square 1 / 4 pi (root mean squares here {rms.min():.2f} to "
-        f"{rms.max():.2f} times its root). One whose largest coefficient is small is only spread more evenly."
+        f"with {' and '.join(worse) or 'no number of'} dimensions, better with {' and '.join(better) or 'none'}. "
+        f"There are no small dimensions to drop: all have the mean square 1 / 4 pi (root mean squares "
+        f"here {rms.min():.2f} to {rms.max():.2f} times its root). One whose largest coefficient is small "
+        "is only spread more evenly."
     )

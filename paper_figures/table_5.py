@@ -97,7 +97,7 @@ def device_name(device):
         return torch.cuda.get_device_name()
     cpus = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.+)", cpus.read_text()) if cpus.exists() else []
-    return f"{[*models, platform.processor()][0]}, {torch.get_num_threads()} threads"
+    return f"{[*models, platform.processor()][0]}, {torch.get_num_threads()} thread(s)"
 
 
 def per_epoch(seconds):

@@ -219,7 +219,7 @@ def verdict(right):
     far = "reproduced" if (gap > papers / 2).all() else "reproduced in direction, not in size"
     word, points = ahead(found[NEARLY_L2, MEAN], found[KL, MEAN])
     learns = f"temperature 20, nearly the squared error, is by the {MEAN} {word} temperature 1 ({points})"
-    slowly = "Because densities as narrow as temperature 1 makes them learn slowly"
+    slowly = "Because within these steps densities as narrow as temperature 1 makes them are learnt slowly"
     because = "" if words[0] == "ahead of" else (
         f" {slowly if word == 'ahead of' else 'But not because of the temperature'}: {learns}."
     )  # fmt: skip

@@ -389,7 +389,7 @@ def test_table_8_shows_every_loss_and_summary_with_its_interval(losses, tmp_path
         (
             (0.2, 0.5),
             (0.7, 0.5),
-            ("differs", "is behind L2 (-30.0 ", "16 it is ahead of L2 (+20.0 ", "Because densities"),
+            ("differs", "is behind L2 (-30.0 ", "16 it is ahead of L2 (+20.0 ", "Because within"),
         ),
         ((0.4, 0.4), (0.5, 0.5), ("differs", "is neither ahead of nor behind L2 (+0.0 ")),
     ],

@@ -17,8 +17,8 @@ from locdiff.metrics import THRESHOLDS_KM, hits
 
 TITLE = "training losses"
 DRAWS = (
-    "In brackets: the interval that holds 95 % of the means of 1,000 draws of the test pictures with replacement; then "
-    "the least and the most of the seeds, over which a row is the mean."
+    "In brackets: the interval that holds 95 % of the means of 1,000 draws of the test pictures with replacement, and "
+    "then, of several seeds, over which a row is the mean, the least and the most."
 )
 DATA = (
     "Blue Marble views or, with --data, your embeddings. All rows have the same network, batches, noise, steps and "
@@ -141,9 +141,9 @@ def numbers(right):
     return np.stack([*intervals(right.mean(axis=0)), seeds.min(axis=0), seeds.max(axis=0)], axis=-1)
 
 
-def cells(estimates):
-    """Such numbers (thresholds, 5) as text: 18.3 [14.0, 22.8] (17.1 to 19.7)"""
-    return [f"{with_interval(*row[:3])} ({row[3]:.1f} to {row[4]:.1f})" for row in estimates]
+def cells(estimates, seeds):
+    """Such numbers (thresholds, 5) as text: 18.3 [14.0, 22.8], of several seeds 18.3 [14.0, 22.8] (17.1 to 19.7)"""
+    return [with_interval(*row[:3]) + (f" ({row[3]:.1f} to {row[4]:.1f})" if seeds > 1 else "") for row in estimates]
 
 
 def key_numbers(result):
@@ -159,7 +159,7 @@ def draw(result, folder):
     protocol, summaries, lines = [], [], []
     for loss, row, seconds in zip(LOSSES, estimates, result["seconds"], strict=True):
         means = ("/".join(f"{mean:.1f}" for mean in own[FAR, 0]) for own in row)
-        protocol.append([loss, *cells(row[0]), "/".join(map(str, PAPER.get(loss, ())))])
+        protocol.append([loss, *cells(row[0], result["hits"].shape[2]), "/".join(map(str, PAPER.get(loss, ())))])
         summaries.append([loss, *means, f"{seconds:.0f} s"])
         for name, own in zip(SUMMARIES, row, strict=True):
             published = PAPER[loss] if name == CENTRE and loss in PAPER else [""] * len(THRESHOLDS_KM)

@@ -48,7 +48,7 @@ def draw(result, folder):
         for summary, own in zip(SUMMARIES, right, strict=True):
             published = PAPER.get(network, ()) if summary == CENTRE else ()
             estimates = numbers(own)
-            table.append([name, summary, *cells(estimates), *cost, "/".join(map(str, published))])
+            table.append([name, summary, *cells(estimates, len(own)), *cost, "/".join(map(str, published))])
             for k, row in enumerate(estimates):
                 paper = published[k] if published else ""
                 lines.append([*network, summary, THRESHOLDS_KM[k], *row, parameters, seconds, paper])
@@ -56,6 +56,8 @@ def draw(result, folder):
     write_csv(folder / "table_9.csv", [*header, "parameters", "training seconds", "paper"], lines)
     header = ["", "per cent within", *(f"{k} km" for k in THRESHOLDS_KM), "parameters", "training", "paper, L = 31"]
     text = f"{result['about']} Other settings are the quickstart's, the likelihood loss among them."
+    if result["hits"].shape[2] == 1:
+        text += " Of one seed, the intervals leave out the chance in the training."
     return f"{text}\n\n{markdown_table(header, table)}", verdict(result["hits"])
 
 
@@ -74,8 +76,8 @@ def verdict(right):
     best = ["w = {}, d = {}".format(*NETWORKS[i]) for i in far.argmax(axis=0)]
     if worse:
         what = (
-            f"differs: width 32 is worse than 128 at {', '.join(worse)}, because the steps are as many: the "
-            "paper too finds the narrow one harder to train"
+            f"differs: width 32 is worse than 128 at {', '.join(worse)}, because it learns less in as many "
+            "steps: the paper too finds the narrow one harder to train"
         )
     elif better:
         what = f"reproduced: width 32 is better than 128 at {', '.join(better)}, and nowhere worse"

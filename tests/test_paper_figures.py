@@ -450,9 +450,17 @@ def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):
     assert size[32, 2] < size[32, 6] < size[128, 6] < size[256, 6] < size[512, 6]
     assert result["hits"].shape == (6, 2, 2, 20, 5)
     text, said = table_9.draw(result, tmp_path)
-    assert text.count("| w = 128, d = 6 |") == 2 and "4.7/27.0/50.2/70.8/84.3" in text and "l_max 5, 3 steps" in text
+    assert (
+        text.count("| w = 128, d = 6 |") == 2
+        and "Of one seed" not in text
+        and "4.7/27.0/50.2/70.8/84.3" in text
+        and "l_max 5, 3 steps" in text
+    )
     with open(tmp_path / "table_9.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 6 * 2 * 5 and said
+    assert text.count(" to ") >= 6 * 2 * 5
+    text, _ = table_9.draw(result | {"hits": result["hits"][:, :, :1]}, tmp_path)
+    assert "Of one seed" in text and " (0.0 to " not in text
 
 
 @pytest.mark.parametrize(

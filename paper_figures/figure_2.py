@@ -154,8 +154,8 @@ def draw(result, folder):
     ]
     text = (
         "Drawn: the preset `paper` at L = 23; the quickstart's network is wired alike with w = 256. Orange learns, "
-        "blue does not. The paper gives no parameter counts. Its Table 9 calls w the narrowest part of each C-Siren module; "
-        "here it is that of the whole U."
+        "blue does not. The paper gives no parameter counts. Its Table 9 calls w the narrowest part of each C-Siren "
+        "module; here it is that of the whole U."
     )
     parts = ["![figure 2](figure_2.png)", text, markdown_table(["the paper's wiring", *PRESETS], agree)]
     return "\n\n".join([*parts, markdown_table(["preset", "module", "dimensions", "parameters"], rows)]), verdict(

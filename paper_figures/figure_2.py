@@ -178,129 +178,90 @@ def verdict(result):
     )
 
 
-def box(ax, x, y, text, colour=LEARNED, width=2.2, height=0.8, size=9.5):
+def box(ax, x, y, text, colour=LEARNED, width=2.4, height=0.8):
     """A box with text around (x, y)."""
-    shape = FancyBboxPatch(
-        (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0.03", fc=colour, ec="black"
-    )
-    ax.add_patch(shape)
-    ax.text(x, y, text, ha="center", va="center", fontsize=size)
+    style = {"boxstyle": "round,pad=0.03", "facecolor": colour, "edgecolor": "black"}
+    ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, **style))
+    ax.text(x, y, text, ha="center", va="center", fontsize=9.5)
 
 
-def arrow(ax, start, end, bend=0.0, colour="black"):
-    """An arrow between two points."""
-    style = {"arrowstyle": "-|>", "color": colour, "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=style)
+def arrow(ax, *points, colour="black"):
+    """An arrow along points."""
+    ax.plot(*zip(*points[:-1], strict=True), color=colour, linewidth=1)
+    style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", points[-1], points[-2], arrowprops=style)
 
 
 def draw_block(ax, parts):
-    """(a): a C-Siren block by the dimensions of its linear layers."""
-    (x_in, width), (t_in, t_hidden), (_, t_out), (image_in, image_out), (out_in, out) = parts.tolist()
-    ax.set(xlim=(-3.9, 3.9), ylim=(-0.6, 9.2))
+    """(a): a C-Siren block by the dimensions (PARTS, 2) of its linear layers."""
+    (d, width), (d_t, hidden), (_, both), (d_image, _), (_, out) = parts.tolist()
+    ax.set(xlim=(-4, 4), ylim=(-0.6, 9.2))
     ax.axis("off")
     ax.set_title("(a) C-Siren, here the first of 6", fontsize=12)
-    columns = (-2.6, 0, 2.6)
-    for column, label in zip(
-        columns, (f"x\n({x_in})", f"t\nembedded ({t_in})", f"image $e_I$\n({image_in})"), strict=True
-    ):
-        box(ax, column, 0, label, DATUM)
-    box(ax, columns[0], 2, f"$W_x$\n{x_in} to {width}")
-    box(ax, columns[1], 2, f"feed-forward\n{t_in} to {t_hidden} to {t_out}")
-    box(ax, columns[2], 2, f"$W_I$\n{image_in} to {image_out}")
-    box(ax, 0, 4.2, "$(1 + \\alpha) \\odot h_x + \\epsilon + h_I$\n" + f"({width})", FIXED, 4.2, 0.9, 11)
-    box(ax, 0, 5.9, f"$W_o$\n{out_in} to {out}")
-    box(ax, 0, 7.3, "sine", FIXED, height=0.6)
+    columns = {  # input, layers and what they make
+        -2.7: (f"x\n({d})", f"$W_x$\n{d}→{width}", "$h_x$"),
+        0: (f"t, embedded\n({d_t})", f"feed-forward\n{d_t}→{hidden}→{both}", "$\\alpha, \\epsilon$"),
+        2.7: (f"image, $e_I$\n({d_image})", f"$W_I$\n{d_image}→{width}", "$h_I$"),
+    }
+    for x, (inputs, layers, made) in columns.items():
+        box(ax, x, 0, inputs, DATUM)
+        box(ax, x, 2, layers)
+        arrow(ax, (x, 0.43), (x, 1.57))
+        arrow(ax, (x, 2.43), (0.6 * x, 3.75))
+        ax.text(0.82 * x + 0.25, 3.1, made, fontsize=12)
+    box(ax, 0, 4.2, f"$(1 + \\alpha) \\odot h_x + \\epsilon + h_I$\n({width})", FIXED, 4.4)
+    box(ax, 0, 5.8, f"$W_o$\n{width}→{out}")
+    box(ax, 0, 7.2, "sine", FIXED, height=0.6)
     box(ax, 0, 8.6, f"output z ({out})", DATUM, height=0.6)
-    for column, label in zip(columns, ("$h_x$", "$\\alpha, \\epsilon$", "$h_I$"), strict=True):
-        arrow(ax, (column, 0.43), (column, 1.57))
-        arrow(ax, (column, 2.43), (0.55 * column, 3.72))
-        ax.text(0.78 * column + 0.12, 3.1, label, fontsize=11)
-    for low, high in ((4.68, 5.47), (6.33, 6.97), (7.63, 8.27)):
+    for low, high in ((4.63, 5.37), (6.23, 6.87), (7.53, 8.27)):
         arrow(ax, (0, low), (0, high))
 
 
 def draw_workflow(ax, result):
     """(b): the CS-UNet by the widths of its blocks, and what passes around it."""
-    blocks = result["paper_blocks"]
-    size = dict(zip(WORKFLOW, result["paper_workflow"].tolist(), strict=True))
-    d = size["x_0"][1]
-    ax.set(xlim=(-0.4, 14.4), ylim=(-0.6, 9.2))
+    blocks, y, step = result["paper_blocks"].tolist(), 4.6, 1.35
+    sizes = dict(zip(WORKFLOW, result["paper_workflow"].tolist(), strict=True))
+    d, last = blocks[0][0], 3.2 + step * len(blocks) - 0.2
+    ax.set(xlim=(-0.4, 15.6), ylim=(-0.6, 9.2))
     ax.axis("off")
     ax.set_title(f"(b) CS-UNet and workflow, L = {math.isqrt(d) - 1}", fontsize=12)
-    left, step, middle = 3.1, 1.15, 4.6
-    for i, (d_in, d_out, count) in enumerate(blocks.tolist()):
-        x = [left + i * step, left + (i + 0.86) * step]
-        half = [0.35 + 0.95 * math.sqrt(n / d) for n in (d_in, d_out)]
-        corners = [
-            (x[0], middle - half[0]),
-            (x[1], middle - half[1]),
-            (x[1], middle + half[1]),
-            (x[0], middle + half[0]),
-        ]
-        ax.add_patch(Polygon(corners, fc=LEARNED, ec="black"))
-        ax.text(
-            sum(x) / 2, middle, f"C-Siren\n{d_in} to {d_out}\n{count / 1e6:.2f} M", ha="center", va="center", fontsize=8
-        )
+    for i, (d_in, d_out, count) in enumerate(blocks):
+        start, end = 3.2 + i * step, 3.2 + i * step + 1.05
+        low, high = (0.4 + 1.1 * math.sqrt(n / d) for n in (d_in, d_out))  # half heights
+        outline = [(start, y - low), (end, y - high), (end, y + high), (start, y + low)]
+        ax.add_patch(Polygon(outline, facecolor=LEARNED, edgecolor="black"))
+        label = f"C-Siren\n{d_in}→{d_out}\n{count / 1e6:.2f} M"
+        ax.text(start + 0.52, y, label, ha="center", va="center", fontsize=8)
+        arrow(ax, (start + 0.52, 2.23), (start + 0.52, y - (low + high) / 2))
+        if 2 * i < len(blocks):  # from before this block to behind its mirror image
+            behind, top = last - i * step + 0.05, 7.5 - 0.5 * i
+            arrow(ax, (start - 0.15, y), (start - 0.15, top), (behind, top), (behind, y + 0.15), colour="#0072B2")
+            ax.text(behind, y, "⊕", ha="center", va="center", fontsize=13, color="#0072B2")
         if i:
-            arrow(ax, (x[0] - 0.14 * step, middle), (x[0], middle))
-    for i in range(len(blocks) // 2):
-        start, end, top = left + (i - 0.07) * step, left + (len(blocks) - i - 0.07) * step, 7.6 - 0.5 * i
-        ax.plot([start, start, end], [middle, top, top], color="#0072B2", linewidth=1.2)
-        arrow(ax, (end, top), (end, middle + 0.1), colour="#0072B2")
-        ax.text(end, middle, "+", ha="center", va="center", fontsize=10, color="#0072B2", weight="bold")
-    ax.text(left + 3 * step, 7.75, "skip connections", ha="center", fontsize=10, color="#0072B2")
-    right = left + len(blocks) * step
-    box(
-        ax,
-        right + 0.75,
-        middle,
-        f"head\n{d} to {d}\n{result['paper_parameters'][1] / 1e6:.2f} M",
-        width=1.0,
-        height=1.2,
-        size=8,
-    )
-    box(ax, 1.0, 8.4, f"1  place ({size['place'][1]})", DATUM, 2.2, 0.6)
-    box(ax, 1.0, 7.2, "2  SHDD encoder", FIXED, 2.2, 0.6)
-    box(ax, 1.0, 6.0, f"3  add noise of level t\n$x_0$ ({size['x_0'][1]}) to $x_t$ ({size['x_t'][1]})", FIXED, 2.4, 0.8)
-    box(ax, 1.0, 1.8, "image", DATUM, 1.6, 0.6)
-    box(ax, 3.9, 1.8, "CLIP, frozen", FIXED, 2.0, 0.6)
-    box(
-        ax,
-        7.6,
-        1.8,
-        f"$e_I$ ({size['image embedding'][1]}) and t ({result['paper_parts'][0, 1, 0]}): to every block",
-        DATUM,
-        4.2,
-        0.6,
-    )
-    box(ax, right + 2.7, middle, f"4  output e\n({size['output'][1]})", DATUM, 1.6, 0.8)
-    box(ax, right + 2.7, 7.2, "5  SHDD-KL\nto $x_0$", FIXED, 1.8, 0.8)
-    samples = size["samples"][0]
-    box(
-        ax,
-        right + 2.7,
-        2.6,
-        f"mode seeking\n{samples} times ({size['samples'][1]})\nto ({size['decoded'][1]})",
-        FIXED,
-        2.0,
-        1.1,
-        9,
-    )
-    box(ax, right + 2.7, 0.6, f"centre: ({size['prediction'][1]})", DATUM, 2.0, 0.6)
-    arrow(ax, (1.0, 8.07), (1.0, 7.53))
-    arrow(ax, (1.0, 6.87), (1.0, 6.43))
-    ax.plot([1.0, 1.0], [5.57, middle], color="black", linewidth=1.2)
-    arrow(ax, (1.0, middle), (left, middle))
-    arrow(ax, (1.83, 1.8), (2.87, 1.8))
-    arrow(ax, (4.93, 1.8), (5.47, 1.8))
-    for i in range(len(blocks)):
-        arrow(ax, (left + (i + 0.43) * step, 2.13), (left + (i + 0.43) * step, middle - 1.0))
-    arrow(ax, (right - 0.14 * step, middle), (right + 0.22, middle))
-    arrow(ax, (right + 1.28, middle), (right + 1.87, middle))
-    arrow(ax, (right + 2.7, middle + 0.43), (right + 2.7, 6.77))
-    arrow(ax, (right + 2.7, middle - 0.43), (right + 2.7, 3.18))
-    arrow(ax, (right + 2.7, 2.02), (right + 2.7, 0.93))
-    ax.plot([2.13, right + 2.7], [8.4, 8.4], color="black", linewidth=1.2)
-    arrow(ax, (right + 2.7, 8.4), (right + 2.7, 7.63))
-    ax.text(right + 2.85, 6.0, "training", fontsize=9, style="italic")
-    ax.text(right + 2.85, 3.6, "inference", fontsize=9, style="italic")
+            arrow(ax, (start - 0.15, y), (start, y))
+    ax.text((3.2 + last) / 2, 7.6, "skip connections", ha="center", fontsize=10, color="#0072B2")
+    n, (total, head) = sizes["samples"][0], result["paper_parameters"]
+    for part in (
+        (1, 8.4, f"1  place ({sizes['place'][1]})", DATUM),
+        (1, 7.1, "2  SHDD encoder", FIXED),
+        (1, 5.8, f"3  noise of level t\n$x_0$ ({sizes['x_0'][1]}) → $x_t$ ({sizes['x_t'][1]})", FIXED, 2.7),
+        (1, 0.4, "image", DATUM),
+        (4.4, 0.4, "CLIP, frozen", FIXED),
+        ((3 + last) / 2, 1.8, f"$e_I$ ({sizes['image embedding'][1]}) and t, to every block", DATUM, last - 3),
+        (last + 1.05, y, f"head\n{d}→{d}\n{head / 1e6:.2f} M", LEARNED, 1.25, 1.2),
+        (last + 3.0, y, f"4  output e\n({sizes['output'][1]})", DATUM, 1.7),
+        (last + 3.0, 7.1, "5  SHDD-KL", FIXED, 1.9),
+        (last + 3.0, 2.4, f"mode seeking, {n}\nsamples ({sizes['samples'][1]})→({sizes['decoded'][1]})", FIXED),
+        (last + 3.0, 0.4, f"centre ({sizes['prediction'][1]})", DATUM),
+    ):
+        box(ax, *part)
+    for points in (
+        ((1, 7.97), (1, 7.53)), ((1, 6.67), (1, 6.23)), ((1, 5.37), (1, y), (3.2, y)), ((2.23, 0.4), (3.17, 0.4)),
+        ((4.4, 0.83), (4.4, 1.37)), ((last + 0.2, y), (last + 0.42, y)), ((last + 1.68, y), (last + 2.12, y)),
+        ((last + 3, 5.03), (last + 3, 6.67)), ((last + 3, 4.17), (last + 3, 2.83)),
+        ((last + 3, 1.97), (last + 3, 0.83)), ((2.23, 8.4), (last + 3, 8.4), (last + 3, 7.53)),
+    ):  # fmt: skip
+        arrow(ax, *points)
+    ax.text(last + 2.85, 5.8, "training", fontsize=9.5, style="italic", ha="right")
+    ax.text(last + 2.85, 3.5, "inference", fontsize=9.5, style="italic", ha="right")
+    ax.text((3.2 + last) / 2, -0.4, f"{total / 1e6:.2f} M parameters in all", ha="center", fontsize=10)

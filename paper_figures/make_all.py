@@ -33,6 +33,8 @@ import table_2
 import table_3
 import table_4
 import table_5
+import table_6
+import table_7
 import table_8
 import table_9
 from comparison import SCALES
@@ -47,7 +49,7 @@ from locdiff import cli, train
 # Its key_numbers(result) -> {name: (value, tolerance)} are what --check compares.
 MODULES = (
     figure_2, figure_3, figure_4a, figure_4b, figure_4_low_pass, figure_5,
-    table_1, table_2, table_3, table_4, table_5, table_8, table_9,
+    table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9,
 )  # fmt: skip
 ARTEFACTS = {module.__name__: module for module in MODULES}
 OUT = Path(__file__).parent / "out"

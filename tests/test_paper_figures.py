@@ -19,6 +19,7 @@ from locdiff import evaluate as evaluation
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, to_unit_vector
 from locdiff.coordinates import great_circle_km as torch_distance
+from locdiff.location_encoders import ENCODERS
 from reference.coordinates import EARTH_RADIUS_KM, great_circle_km
 from reference.shdd import encode, evaluate
 
@@ -476,3 +477,27 @@ def test_table_9_says_what_the_hits_say(share, said):
     right[table_9.NETWORKS.index(table_9.NARROW), 0, 0, :, 3] = np.arange(400) < 400 * share
     text = table_9.verdict(right)
     assert text.startswith(said) and (share == 0.4 or f"750 km by the {table_9.CENTRE}" in text)
+
+
+def test_tables_6_and_7_run_and_say_what_the_numbers_say(cache, tmp_path):
+    make_all.main(["--scale", "smoke", "--only", "table_6", "table_7", "--out", str(tmp_path)])
+    table_6, table_7 = make_all.ARTEFACTS["table_6"], make_all.ARTEFACTS["table_7"]
+    for table, rows in ((table_6, 2 * len(ENCODERS)), (table_7, len(ENCODERS) - 1 + len(table_7.DEGREES))):
+        result, _ = make_all.read(table.__name__, tmp_path)
+        assert table.key_numbers(result) and table.draw(result, tmp_path)[0].count("\n|") == rows + 2
+    drifts = result["drifts"][[name.startswith("SHDD") for name in result["names"].tolist()]]
+    bound = [make_all.ARTEFACTS["figure_4a"].cramer_rao_km(degree) for degree in table_7.DEGREES]
+    np.testing.assert_allclose(drifts[:, 1], bound, rtol=0.06)
+    np.testing.assert_allclose(drifts[:, 2], np.array(bound) / np.sqrt(4 * np.pi), rtol=0.06)
+    assert (drifts[:, 0] < 0.1).all()
+
+    names = list(ENCODERS)
+    right = np.zeros((len(names), 200, 5), dtype=bool)
+    right[names.index("SHDD"), :100] = True
+    assert table_6.verdict(names, right).startswith("reproduced") and "behind none" in table_6.verdict(names, right)
+    right[names.index("xyz")] = True
+    assert table_6.verdict(names, right).startswith("differs") and "behind xyz" in table_6.verdict(names, right)
+    names, drifts = ["rbf", "Sphere2Vec-sphereM", "SHDD, L = 31"], np.array([[10, 90, 80], [10, 80, 70], [0, 5, 2.0]])
+    assert table_7.verdict(names, drifts).startswith("reproduced") and "own error" not in table_7.verdict(names, drifts)
+    drifts[1, 1:], drifts[0, 0] = 4, 60
+    assert table_7.verdict(names, drifts).startswith("differs")

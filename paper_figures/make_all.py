@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import figure_1
 import figure_2
 import figure_3
 import figure_4_low_pass
@@ -40,7 +41,7 @@ from locdiff import cli, train
 # is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned. One whose compute
 # takes a `context` first is computed by context.Context. One with NEEDS is left out where the context lacks that.
 MODULES = (
-    figure_2, figure_3, figure_4a, figure_4b, figure_4_low_pass, figure_5, table_1, table_2, table_3, table_4,
+    figure_1, figure_2, figure_3, figure_4a, figure_4b, figure_4_low_pass, figure_5, table_1, table_2, table_3, table_4,
 )  # fmt: skip
 ARTEFACTS = {module.__name__: module for module in MODULES}
 OUT = Path(__file__).parent / "out"

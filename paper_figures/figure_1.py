@@ -168,10 +168,10 @@ def draw(result, folder):
         "Non-linearity: 1 - R^2 of the best increasing function of the distance in km for the distance in encoding "
         f"space, within {HALF_KM:,.0f} km of Paris; 0 if the second follows from the first. False minima: pixels of "
         "the maps nearer to Paris, in encoding space, than all around them; at L = 47 they are the ripples of the "
-        "truncated delta. Noise is Gaussian, as long as so many encodings; noisy encodings are decoded to the nearest of "
-        "a grid's encodings (Eq. 4). (1) Noise leads off the valid encodings of all encoders, SHDD's too; but there "
-        "every vector is a density. The paper gives no numbers; its Sphere2Vec is trained and has a learned decoder, and its heat "
-        "maps show the distances on the Earth of decoded vectors."
+        "truncated delta. Noise is Gaussian, as long as so many encodings; noisy encodings are decoded to the nearest "
+        "of a grid's encodings (Eq. 4). (1) Noise leads off the valid encodings of all encoders, SHDD's too; but "
+        "there every vector is a density. The paper gives no numbers; its Sphere2Vec is trained and has a learned "
+        "decoder, and its heat maps show the distances on the Earth of decoded vectors."
     )
     far_away = f"decoded over {FAR_KM:.0f} km away, noise {SHOWN:g}, %"
     header = ["encoder", "non-linearity", "false minima", "nearest, km", far_away]

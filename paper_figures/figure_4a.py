@@ -180,6 +180,6 @@ def verdict(result):
     ratio, coarse = errors / [cramer_rao_km(l) for l in degrees], 20000 / np.array(degrees) / errors
     return (
         f"{said}. From L = {a} to {b}, in points: {gains}. Most right: {peaks}. The limit of the encoding itself falls "
-        f"from {errors[0]:.1f} to {errors[-1]:.1f} km, {ratio.min():.2f} to {ratio.max():.2f} times the Cramer-Rao bound; "
-        f"the paper's 20000 km / L is {coarse.min():.0f} to {coarse.max():.0f} times as much."
+        f"from {errors[0]:.1f} to {errors[-1]:.1f} km, {ratio.min():.2f} to {ratio.max():.2f} times the Cramer-Rao "
+        f"bound; the paper's 20000 km / L is {coarse.min():.0f} to {coarse.max():.0f} times as much."
     )

@@ -61,6 +61,12 @@ def mass_within(diameter_km, l_max):
 
 def land_around(lat, lon, east, north):
     """Whether the points `east`, `north` (km) of a map around (lat, lon) lie on land; bool, of their shape."""
+    points = places_around(lat, lon, east, north)
+    return is_land(torch.from_numpy(points.reshape(-1, 2))).numpy().reshape(east.shape)
+
+
+def places_around(lat, lon, east, north):
+    """The places (..., 2) of the points `east`, `north` (...), in km, of an azimuthal equidistant map."""
     theta, phi = to_theta_phi([lat, lon])
     up = np.array([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
     to_north = np.array([-np.cos(theta) * np.cos(phi), -np.cos(theta) * np.sin(phi), np.sin(theta)])
@@ -68,7 +74,7 @@ def land_around(lat, lon, east, north):
     angle = np.hypot(east, north) / EARTH_RADIUS_KM
     step = (east[..., None] * to_east + north[..., None] * to_north) / EARTH_RADIUS_KM
     points = np.cos(angle)[..., None] * up + np.sinc(angle / np.pi)[..., None] * step
-    return is_land(torch.from_numpy(from_unit_vector(points).reshape(-1, 2))).numpy().reshape(east.shape)
+    return from_unit_vector(points)
 
 
 def key_numbers(result):

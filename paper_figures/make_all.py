@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import figure_1
 import figure_2
 import figure_3
 import figure_4_low_pass
@@ -48,7 +49,7 @@ from locdiff import cli, train
 # where the context lacks that.
 # Its key_numbers(result) -> {name: (value, tolerance)} are what --check compares.
 MODULES = (
-    figure_2, figure_3, figure_4a, figure_4b, figure_4_low_pass, figure_5,
+    figure_1, figure_2, figure_3, figure_4a, figure_4b, figure_4_low_pass, figure_5,
     table_1, table_2, table_3, table_4, table_5, table_6, table_7, table_8, table_9,
 )  # fmt: skip
 ARTEFACTS = {module.__name__: module for module in MODULES}

@@ -1,0 +1,231 @@
+"""Figure 1: spaces to diffuse in. How encodings take noise, and how their distances follow those on the Earth."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from figure_3 import land_around, places_around
+from matplotlib.figure import Figure
+from report import markdown_table, with_interval, write_csv
+from scipy.ndimage import minimum_filter
+from scipy.optimize import isotonic_regression
+
+from locdiff import decoder, gallery, maps, shdd
+from locdiff.coordinates import great_circle_km
+from locdiff.location_encoders import ENCODERS
+from locdiff.metrics import bootstrap
+
+TITLE = "noise and distances in the spaces of location encodings"
+DATA = (
+    "encodings of the places of a HEALPix grid and of a square around Paris. Sphere2Vec-sphereM by its formula, 64 "
+    "scales, not trained; GeoCLIP's location encoder as its authors trained it."
+)
+SPHERE2VEC, GEOCLIP, SHDD_23, SHDD_47 = "Sphere2Vec", "GeoCLIP, trained", "SHDD, L = 23", "SHDD, L = 47"
+COLOURS = {SPHERE2VEC: "#D55E00", GEOCLIP: "#CC79A7", SHDD_23: "#0072B2", SHDD_47: "#009E73"}
+LIGHT = {SPHERE2VEC: "#E69F00", GEOCLIP: "#CC79A7", SHDD_23: "#56B4E9"}  # on dark maps
+PARIS, HALF_KM = (48.86, 2.35), 2000.0
+NOISES = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # length of the noise, in lengths of the encoding
+SHOWN, FAR_KM = 4.0, 750.0  # the noise of the maps; beyond this a decoded place is elsewhere
+
+
+@dataclass(frozen=True)
+class Scale:
+    pixels: int  # of the square around Paris, a side
+    nside: int  # of the grid of places that are decoded to
+    places: int  # to add noise to
+
+
+SCALES = {"smoke": Scale(25, 8, 20), "cpu": Scale(101, 64, 300), "paper": Scale(401, 64, 3000)}
+
+
+def compute(context):
+    """Of each of COLOURS' encoders: `map` (encoders, pixels, pixels), the distances from the encoding of Paris,
+    over the largest; its `nonlinearity`; `minima` and `nearest`, the number of its false minima and how far the nearest
+    is, in km; `drift` (encoders, NOISES, places), in km, of noisy encodings, and `off` (encoders, NOISES), their mean
+    distance from the nearest valid encoding, in lengths of the encoding; `decoded` (encoders, places, 2), where noisy
+    encodings of Paris end. `density` is that of the first of these by SHDD_23, `kl` (places,) their divergences from
+    that of Paris; `land` (pixels, pixels)."""
+    scale = SCALES[context.scale]
+    east, north = np.meshgrid(*[np.linspace(-HALF_KM, HALF_KM, scale.pixels)] * 2)
+    square, km = torch.from_numpy(places_around(*PARIS, east, north)).view(-1, 2), np.hypot(east, north)
+    inside, found = km <= HALF_KM, []
+    for i, encode in enumerate(encoders().values()):
+        own = context.piece(f"encoder-{i}", repr(scale), partial(measure, encode, square, scale))
+        own["map"] = own["map"].reshape(km.shape)
+        minima = false_minima(own["map"]) & inside & (km > 0)
+        own |= {"nonlinearity": nonlinearity(km[inside], own["map"][inside])}
+        found.append(own | {"minima": minima.sum(), "nearest": km[minima].min(initial=np.inf)})
+    keys = ("map", "nonlinearity", "minima", "nearest", "drift", "off", "decoded")
+    result = {key: np.stack([own[key] for own in found]) for key in keys}
+    noisy, anchors = (
+        torch.from_numpy(found[list(COLOURS).index(SHDD_23)]["noisy"]),
+        decoder.healpix_anchors(scale.nside),
+    )
+    basis, truth = shdd.encode(anchors, 23).float(), shdd.encode(torch.tensor(PARIS), 23)
+    density = torch.softmax(shdd.evaluate(noisy[0], basis), dim=-1)
+    kl = shdd.kl_divergence(noisy, truth, basis)
+    return result | {"kl": kl.numpy(), "density": density.numpy(), "land": land_around(*PARIS, east, north)}
+
+
+def encoders():
+    """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLOURS."""
+    geoclip = gallery.GeoClip()
+
+    def by_geoclip(lat_lon):
+        return torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)])
+
+    shdds = [lambda lat_lon, l_max=l_max: shdd.encode(lat_lon, l_max).float() for l_max in (23, 47)]
+    return dict(zip(COLOURS, (ENCODERS["Sphere2Vec-sphereM"](0), by_geoclip, *shdds), strict=True))
+
+
+def measure(encode, square, scale):
+    """What compute returns of one encoder, besides what follows from its map; and `noisy` encodings of Paris.
+
+    A noisy encoding is decoded as by the paper's Eq. 4, to the place of the grid whose encoding is nearest."""
+    anchors, generator = decoder.healpix_anchors(scale.nside), torch.Generator().manual_seed(0)
+    valid, paris = encode(anchors), encode(torch.tensor([PARIS], dtype=torch.float64))
+    squares = valid.square().sum(dim=-1)
+    chosen = torch.randint(len(anchors), (scale.places,), generator=generator)
+
+    def decode(encodings, noise):
+        length = encodings.norm(dim=-1, keepdim=True)
+        random = torch.randn(len(chosen), valid.shape[1], generator=generator)
+        noisy = encodings + noise * length * random / valid.shape[1] ** 0.5
+        distance, nearest = torch.cat(
+            [torch.stack((squares - 2 * part @ valid.T).min(dim=-1), dim=-1) for part in noisy.split(100)]
+        ).unbind(-1)
+        off = (distance + noisy.square().sum(dim=-1)).clamp(min=0).sqrt() / length[:, 0]
+        return noisy, anchors[nearest.long()], off
+
+    decoded = [decode(valid[chosen], noise)[1:] for noise in NOISES]
+    noisy, ends, _ = decode(paris, SHOWN)
+    distance = (encode(square) - paris).norm(dim=-1)
+    return {
+        "map": (distance / distance.max()).numpy(),
+        "drift": np.stack([great_circle_km(places, anchors[chosen]).numpy() for places, _ in decoded]),
+        "off": np.array([off.mean().item() for _, off in decoded]),
+        "decoded": ends.numpy(),
+        "noisy": noisy.numpy(),
+    }
+
+
+def nonlinearity(km, distance):
+    """1 - R^2 of the best increasing function of km (n,) for the distances (n,): the share of the variance of distances
+    in encoding space that those on the Earth do not explain."""
+    order = np.lexsort((distance, km))
+    residual = distance[order] - isotonic_regression(distance[order]).x
+    return residual.var() / distance.var()
+
+
+def false_minima(values):
+    """Pixels of a map (h, w) that are lower than their eight neighbours."""
+    neighbours = np.ones((3, 3))
+    neighbours[1, 1] = 0
+    return values < minimum_filter(values, footprint=neighbours, mode="constant", cval=-np.inf)
+
+
+def key_numbers(result):
+    """How far from linear the distances are."""
+    return {name: (value, 0.02) for name, value in zip(COLOURS, result["nonlinearity"], strict=True)}
+
+
+def draw(result, folder):
+    """Write figure_1.png and figure_1.csv; Markdown and verdict."""
+    figure = Figure(figsize=(15, 7.3), dpi=110, layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    draw_noise(above.subplots(1, 4, width_ratios=(1, 1.9, 1.9, 1)), result)
+    draw_maps(below.subplots(1, 4, sharex=True, sharey=True), result)
+    figure.savefig(folder / "figure_1.png")
+    far = result["drift"] > FAR_KM
+    rows, lines = [], []
+    for i, name in enumerate(COLOURS):
+        ends = 100 * np.array([bootstrap(part) for part in far[i]]).reshape(-1, 2)
+        shown = NOISES.index(SHOWN)
+        nearest = f"{result['nearest'][i]:,.0f}" if result["minima"][i] else "none"
+        share = with_interval(100 * far[i, shown].mean(), *ends[shown])
+        rows.append([name, f"{result['nonlinearity'][i]:.3f}", result["minima"][i], nearest, share])
+        for j, noise in enumerate(NOISES):
+            lines.append(
+                [name, noise, np.median(result["drift"][i, j]), 100 * far[i, j].mean(), *ends[j], result["off"][i, j]]
+            )
+    header = ["encoder", "noise", "median drift km", f"per cent over {FAR_KM:.0f} km", "low", "high", "off the valid"]
+    write_csv(folder / "figure_1.csv", header, lines)
+    text = (
+        "Non-linearity: 1 - R^2 of the best increasing function of the distance in km for the distance in encoding "
+        f"space, within {HALF_KM:,.0f} km of Paris; 0 if the second follows from the first. False minima: pixels of "
+        "the maps nearer to Paris, in encoding space, than all around them; at L = 47 they are the ripples of the "
+        "truncated delta. Noise is Gaussian, as long as so many encodings; noisy encodings are decoded to the nearest "
+        "of a grid's encodings (Eq. 4). (1) Noise leads off the valid encodings of all encoders, SHDD's too; but "
+        "there every vector is a density. The paper gives no numbers; its Sphere2Vec is trained and has a learned "
+        "decoder, and its heat maps show the distances on the Earth of decoded vectors."
+    )
+    far_away = f"decoded over {FAR_KM:.0f} km away, noise {SHOWN:g}, %"
+    header = ["encoder", "non-linearity", "false minima", "nearest, km", far_away]
+    return f"![figure 1](figure_1.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict(result)
+
+
+def verdict(result):
+    """Is SHDD the smoother, and the safer to decode?"""
+    names, score = list(COLOURS), result["nonlinearity"]
+    ours, theirs = [names.index(n) for n in (SHDD_23, SHDD_47)], [names.index(n) for n in (SPHERE2VEC, GEOCLIP)]
+    wide = 100 * (result["drift"] > FAR_KM).mean(axis=-1)[:, NOISES.index(SHOWN)]
+    smooth, safe = score[ours].max() < score[theirs].min(), wide[ours].max() < wide[theirs].min()
+    said = "reproduced: SHDD's distances are smoother" if smooth else "differs: SHDD's distances are not the smoothest"
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, score, strict=True))
+    drifts = ", ".join(f"{name} {value:.0f} %" for name, value in zip(names, wide, strict=True))
+    return (
+        f"{said}, non-linearity {numbers}. Noise of {SHOWN:g} times the encoding takes "
+        f"{'fewer of its' if safe else 'no fewer of its'} places over {FAR_KM:.0f} km away: {drifts}."
+    )
+
+
+def draw_noise(axes, result):
+    """Above: what noise does to encodings, and where noisy encodings of Paris are decoded to."""
+    for i, (name, colour) in enumerate(COLOURS.items()):
+        axes[0].plot(NOISES, result["off"][i], "o-", color=colour, markersize=4, label=name)
+        far = result["drift"][i] > FAR_KM
+        axes[3].plot(NOISES, 100 * far.mean(axis=-1), "o-", color=colour, markersize=4, label=name)
+        ends = 100 * np.array([bootstrap(part) for part in far]).reshape(-1, 2)
+        axes[3].fill_between(NOISES, *ends.T, color=colour, alpha=0.2, linewidth=0)
+    axes[0].set(title="(1) noise leaves them all invalid", ylabel="distance from the nearest valid")
+    axes[3].set(title=f"decoded over {FAR_KM:.0f} km away", ylabel="per cent of places", ylim=(-3, 103))
+    for ax in (axes[0], axes[3]):
+        ax.set_xlabel("noise, in lengths of the encoding")
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize=9)
+    grey, shown = maps.grey_map(), {1: (SPHERE2VEC, GEOCLIP), 2: (SHDD_23,)}
+    axes[1].imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(-180, 180, -90, 90))
+    axes[1].set(xticks=[], yticks=[], title=f"(2) embeddings of Paris with noise {SHOWN:g}, decoded")
+    close, density = axes[2].inset_axes((0.66, 0.02, 0.33, 0.66)), torch.from_numpy(result["density"])
+    window = maps.close_up(np.array(PARIS))
+    maps.draw_density(axes[2], density, grey, maps.WORLD)
+    maps.draw_density(close, density, grey, window)
+    maps.mark(close, window, np.array([PARIS]), "*", color="#F0E442", mec="black", ms=12)
+    close.set_title("density, 3000 km", fontsize=9, color="white", pad=2)
+    kl = np.median(result["kl"])
+    axes[2].set_title(f"(3) SHDD of Paris with noise {SHOWN:g}, SHDD-KL {kl:.1f} nats")
+    for k, names in shown.items():
+        for name in names:
+            ends = result["decoded"][list(COLOURS).index(name)]
+            maps.mark(axes[k], maps.WORLD, ends, ".", color=LIGHT[name], markersize=4, label=name)
+        maps.mark(axes[k], maps.WORLD, np.array([PARIS]), "*", color="#F0E442", mec="black", ms=12, label="Paris")
+        axes[k].legend(fontsize=9, loc="lower left")
+
+
+def draw_maps(axes, result):
+    """Below: the distance in encoding space from Paris."""
+    side = np.linspace(-HALF_KM, HALF_KM, len(result["land"]))
+    for i, (ax, name) in enumerate(zip(axes, COLOURS, strict=True)):
+        picture = ax.imshow(
+            result["map"][i], extent=(-HALF_KM, HALF_KM, -HALF_KM, HALF_KM), origin="lower", vmin=0, vmax=1,
+            cmap="cividis", interpolation="nearest",
+        )  # fmt: skip
+        ax.contour(side, side, result["land"], levels=[0.5], colors="white", linewidths=0.6)
+        ax.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=14)
+        ax.set_xlabel("km east of Paris")
+        panel = "(4a)" if i < 2 else "(4b)"
+        ax.set_title(f"{panel} {name}: non-linearity {result['nonlinearity'][i]:.2f}", fontsize=11)
+    axes[0].set_ylabel("km north of Paris")
+    label = "distance in encoding space,\nover the largest in the square"
+    axes[0].figure.colorbar(picture, ax=axes, label=label, shrink=0.8)

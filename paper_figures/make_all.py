@@ -1,7 +1,7 @@
 """Make the paper's figures and tables again, beside the numbers that the paper gives.
 
-  python paper_figures/make_all.py                      compute and draw all of them (25 minutes on 2 cores)
-  python paper_figures/make_all.py --scale smoke        the same, tiny: do they all work? (a minute)
+  python paper_figures/make_all.py                      compute and draw all of them (about an hour on 2 cores)
+  python paper_figures/make_all.py --scale smoke        the same, tiny: do they all work? (minutes)
   python paper_figures/make_all.py --list               their names, and which are computed already
   python paper_figures/make_all.py --only figure_3      one of them
   python paper_figures/make_all.py --redraw             draw again what was computed before: seconds

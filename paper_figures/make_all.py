@@ -1,6 +1,6 @@
 """Make the paper's figures and tables again, beside the numbers that the paper gives.
 
-  python paper_figures/make_all.py                      compute and draw all of them (25 minutes on 2 cores)
+  python paper_figures/make_all.py                      compute and draw all of them (35 minutes on 2 cores)
   python paper_figures/make_all.py --scale smoke        the same, tiny: do they all work? (a minute)
   python paper_figures/make_all.py --list               their names, and which are computed already
   python paper_figures/make_all.py --only figure_3      one of them
@@ -109,7 +109,10 @@ def main(argv=None):
     parser.add_argument("--only", nargs="+", choices=ARTEFACTS, metavar="NAME", help="these only (default: all)")
     parser.add_argument("--out", type=Path, default=OUT, help="output folder, created (default paper_figures/out)")
     parser.add_argument(
-        "--scale", choices=SCALES, default="cpu", help="of the comparison, Tables 1 and 2 and Figure 5 (default cpu)"
+        "--scale",
+        choices=SCALES,
+        default="cpu",
+        help="how large what takes long is made: data, training, tests (default cpu)",
     )
     parser.add_argument(
         "--data", default="", metavar="FOLDER", help="compare on this embeddings folder, not on the embedded data sets"
@@ -125,7 +128,7 @@ def main(argv=None):
     computed = [name for name in ARTEFACTS if (out / f"{name}.npz").exists()]
     if arguments.list:
         for name, module in ARTEFACTS.items():
-            print(f"{name:<10} {'computed' if name in computed else '-':<9} {module.TITLE}")
+            print(f"{name:<17} {'computed' if name in computed else '-':<9} {module.TITLE}")
         return
     left_out = [name for name in names if lacks(name, context)]
     if arguments.only and left_out and not arguments.redraw:

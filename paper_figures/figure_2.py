@@ -113,14 +113,15 @@ def checks(network, config, seen=None):
         expected = torch.sin(nn.functional.linear(h, block.out.weight, block.out.bias))
         return torch.allclose(gave[block], expected, atol=1e-5)
 
+    def is_sum(total, a, b):
+        return a.shape == b.shape and torch.allclose(total, a + b, atol=1e-6)
+
     first_time, first_image = given[blocks[0]][1:]
     return [
         all(is_siren(block) for block in blocks),
         widths[0] == widths[-1] == config.dimensions and min(widths) == widths[len(down)] == config.width,
         widths == widths[::-1],
-        all(
-            torch.allclose(b, gave[u] + given[d][0], atol=1e-6) for b, u, d in zip(behind, up, down[::-1], strict=True)
-        ),
+        all(is_sum(b, gave[u], given[d][0]) for b, u, d in zip(behind, up, down[::-1], strict=True)),
         all(torch.equal(given[b][1], first_time) and torch.equal(given[b][2], first_image) for b in blocks),
         (widths[0], first_time.shape[-1], first_image.shape[-1]) == (576, 200, 768),
         len(blocks) == 6,

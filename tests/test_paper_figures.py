@@ -19,7 +19,6 @@ from locdiff import evaluate as evaluation
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, to_unit_vector
 from locdiff.coordinates import great_circle_km as torch_distance
-from locdiff.cs_unet import CSUNet
 from locdiff.location_encoders import ENCODERS
 from reference.coordinates import EARTH_RADIUS_KM, great_circle_km
 from reference.shdd import encode, evaluate
@@ -502,42 +501,3 @@ def test_tables_6_and_7_run_and_say_what_the_numbers_say(cache, tmp_path):
     assert table_7.verdict(names, drifts).startswith("reproduced") and "own error" not in table_7.verdict(names, drifts)
     drifts[1, 1:], drifts[0, 0] = 4, 60
     assert table_7.verdict(names, drifts).startswith("differs")
-
-
-def test_figure_1_measures_how_far_from_linear_distances_are():
-    figure_1 = make_all.ARTEFACTS["figure_1"]
-    km = np.random.default_rng(0).uniform(0, 2000, 400)
-    assert figure_1.nonlinearity(km, km**1.5) == pytest.approx(0, abs=1e-9)  # any rising function of the distance
-    assert figure_1.nonlinearity(km, np.random.default_rng(1).uniform(size=400)) > 0.9
-    hills = np.add.outer((np.arange(9.0) - 4) ** 2, (np.arange(9.0) - 4) ** 2)
-    assert figure_1.false_minima(hills).sum() == 1
-    hills[6, 7] = -1
-    assert figure_1.false_minima(hills)[6, 7] and figure_1.false_minima(hills).sum() == 2
-
-
-def test_figure_2_counts_the_parameters_of_the_network_it_draws():
-    figure_2 = make_all.ARTEFACTS["figure_2"]
-    result = figure_2.compute()
-    for name in figure_2.PRESETS:
-        c = train.resolve(name, l_max=23).model
-        network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
-        assert result[f"{name}_parameters"][0] == sum(p.numel() for p in network.parameters())
-        assert result[f"{name}_checks"].all()
-    result["paper_checks"][2] = False
-    assert figure_2.verdict(result).startswith("differs")
-
-
-def test_figure_4a_bound_is_the_measured_one():
-    """Mean errors in km at variance 0.01 of l_max 15, 23, 31, 47."""
-    bounds = [figure_4a.cramer_rao_km(l_max) for l_max in (15, 23, 31, 47)]
-    np.testing.assert_allclose(bounds, [22.2, 9.8, 5.5, 2.5], atol=0.06)
-
-
-def test_the_low_pass_filter_keeps_all_or_the_largest():
-    figure = make_all.ARTEFACTS["figure_4_low_pass"]
-    largest = torch.tensor([0.3, 2.0, 1.0, 1.0])
-    assert figure.low_pass(largest, 4).tolist() == [1, 1, 1, 1] and figure.low_pass(largest, 2).tolist() == [0, 1, 1, 0]
-    result = figure.compute(context_module.Context("smoke", "", "", None))
-    whole = result["kept"].tolist().index(len(result["largest"]))
-    assert result["energy"][whole] == pytest.approx(1) and result["errors"][0, whole].max() < 0.1
-    assert (np.diff(result["energy"][np.argsort(result["kept"])]) > 0).all()

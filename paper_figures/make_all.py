@@ -1,6 +1,6 @@
 """Make the paper's figures and tables again, beside the numbers that the paper gives.
 
-  python paper_figures/make_all.py                      compute and draw all of them (about an hour on 2 cores)
+  python paper_figures/make_all.py                      compute and draw all of them (an hour or more on 2 cores)
   python paper_figures/make_all.py --scale smoke        the same, tiny: do they all work? (minutes)
   python paper_figures/make_all.py --list               their names, and which are computed already
   python paper_figures/make_all.py --only figure_3      one of them
@@ -177,7 +177,7 @@ def main(argv=None):
         "--scale",
         choices=SCALES,
         default="cpu",
-        help="of what is trained: smoke, cpu (an hour on 2 cores) or paper (a GPU); default cpu",
+        help="of what is trained: smoke, cpu (an hour or more on 2 cores) or paper (a GPU); default cpu",
     )
     parser.add_argument(
         "--data", default="", metavar="FOLDER", help="compare on this embeddings folder, not on the embedded data sets"

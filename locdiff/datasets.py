@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import mmap
 import os
 import shutil
@@ -71,6 +72,14 @@ class Embeddings:
             bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
             raise InputError(f"embeddings.npy, row {bad}: the embedding holds NaN or infinity; embed the picture again")
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
+
+    def tensors(self, device):
+        """What `batch` gives for all pictures, on a device, the embeddings (n, d) in the type they are stored in."""
+        dtype = torch.from_numpy(self.embeddings[:0].copy()).dtype
+        embeddings = torch.empty(len(self), self.embeddings.shape[1], dtype=dtype, device=device)
+        for chunk in np.array_split(np.arange(len(self)), math.ceil(len(self) / _CHUNK)):
+            embeddings[chunk[0] : chunk[-1] + 1] = self.batch(chunk)[0].to(device)
+        return embeddings, torch.from_numpy(self.lat_lon).to(device)
 
 
 def _read_rows(array, rows):

@@ -103,6 +103,7 @@ class LocDiffusion(nn.Module):
         else:
             alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
+        self.bf16 = False  # whether the network runs in bfloat16
         self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
         self.grid = HealpixTransform(c.l_max, c.decoder_nside)
 
@@ -123,29 +124,40 @@ class LocDiffusion(nn.Module):
         which tells it nothing, is scaled to zero.
         """
         if not self.config.exact_skip:
-            return self.network(x_t, t, embeddings)
+            return self._network(x_t, t, embeddings)
         alpha_bar = self.alpha_bar[t - 1][..., None]
         signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
         visible = (signal / (READABLE + signal)).to(x_t.dtype)
         skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
-        return self.network(visible * x_t, t, embeddings) + skip
+        return self._network(visible * x_t, t, embeddings) + skip
 
-    def loss(self, embeddings, lat_lon):
+    def _network(self, x_t, t, embeddings):
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.network(x_t, t, embeddings).to(x_t.dtype)
+
+    def loss(self, embeddings, lat_lon, rank=0, processes=1):
         """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.
 
-        embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees.
+        embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees: the share of process `rank` of a batch of
+        processes x n, for all of which noise is drawn, so that sharing a batch does not change it. (Dropout's masks
+        are then drawn by each process for itself.)
         """
         c, device = self.config, embeddings.device
         coeffs = shdd.encode(lat_lon, c.l_max).to(embeddings.dtype)
         x_0 = math.sqrt(4 * math.pi) * coeffs
-        t = torch.randint(1, c.levels + 1, (len(coeffs),), device=device)
-        x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), torch.randn_like(x_0))
+        share = slice(rank * len(x_0), (rank + 1) * len(x_0))
+        t = torch.randint(1, c.levels + 1, (processes * len(x_0),), device=device)[share]
+        noise = torch.randn(processes * len(x_0), c.dimensions, dtype=x_0.dtype, device=device)[share]
+        x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), noise)
+        anchors = torch.randn(c.anchors, 3, dtype=torch.float64, device=device) if c.loss == "shdd_kl" else None
+        if rank:
+            torch.manual_seed(derive_seed(torch.initial_seed(), rank))
         output = self(x_t, t, embeddings)
         if c.loss == "likelihood":
             return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
         if c.loss == "shdd_kl":
-            xyz = torch.randn(c.anchors, 3, dtype=torch.float64, device=device)
-            theta, phi = torch.atan2(torch.hypot(xyz[:, 0], xyz[:, 1]), xyz[:, 2]), torch.atan2(xyz[:, 1], xyz[:, 0])
+            x, y, z = anchors.T
+            theta, phi = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
             basis = shdd.real_spherical_harmonics(theta, phi, c.l_max).to(output.dtype)
             return shdd.kl_divergence(output / math.sqrt(4 * math.pi), coeffs, basis, c.temperature)
         if c.loss == "cosine":

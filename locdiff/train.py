@@ -4,10 +4,11 @@
   python -m locdiff.train --data FOLDER                    the same on embeddings.npy and locations.csv in FOLDER
   python -m locdiff.train --preset paper --data FOLDER     the paper's Table 3 (--l-max 15, 23, 31 or 47)
   python -m locdiff.train --resume runs/quickstart         continue a run that was stopped
+  torchrun --nproc_per_node=4 -m locdiff.train ...         the same on four GPUs; the batch is shared out among them
 
 A run is a folder: config.json and model.safetensors (the model, averaged weights), training.json (all settings and
 versions), log.csv, state.safetensors (to continue from), and at the end metrics.json, metrics.md, predictions.png.
-Ctrl-C saves before it stops.
+Ctrl-C and SIGTERM save before it stops. On several nodes every one must see the folders of the data and of the run.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import platform
 import signal
 import subprocess
@@ -33,6 +35,7 @@ import safetensors
 import scipy
 import torch
 from safetensors.torch import save_file
+from torch import distributed, nn
 from tqdm import tqdm
 
 import locdiff
@@ -42,6 +45,8 @@ from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomical
 
 CHECKPOINT_SECONDS = 30
 LOG_EVERY = 10
+SPIKE = 30  # times the usual norm of the gradient
+SETTLED = 50  # steps after which the usual norm is known
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,13 @@ class TrainConfig:
     beta2: float = option(0.99, "Adam's second beta")
     weight_decay: float = option(0.0, "weight decay")
     clip: float = option(1.0, "largest norm of the gradient")
+    max_skipped: int = option(
+        20,
+        f"steps in a row left out, for a gradient that is not finite or {SPIKE} times "
+        "the usual, after which the run stops",
+    )
+    bf16: bool = option(False, "run the network in bfloat16, the rest of the loss in float32")
+    compile: bool = option(False, "compile the network (needs a C++ compiler, or Triton on a GPU)")
     ema: float = option(0.99, "decay of the moving average of the weights that is kept as the model")
     seed: int = option(0, "seed of everything random in training and evaluation")
     data: str = option("", "folder with embeddings.npy and locations.csv, or with train/ and test/ of these")
@@ -70,8 +82,10 @@ class TrainConfig:
     samples: int = option(16, "samples a picture in the evaluation")
 
     def __post_init__(self):
-        if min(self.batch, self.samples) < 1 or min(self.steps, self.epochs) < 0 or self.steps + self.epochs == 0:
-            raise InputError("need batch and samples >= 1, and steps or epochs > 0")
+        if min(self.batch, self.samples, self.max_skipped) < 1:
+            raise InputError("need batch, samples and max_skipped >= 1")
+        if min(self.steps, self.epochs) < 0 or self.steps + self.epochs == 0:
+            raise InputError("need steps or epochs > 0")
         if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 <= self.ema < 1 and self.clip > 0):
             raise InputError("need lr > 0, clip > 0, and beta1, beta2, ema in [0, 1)")
 
@@ -150,50 +164,91 @@ def batch_rows(step, batch, n, seed):
 
 class Trainer:
     """A model in training: weights, their moving average, Adam's state and the step. All randomness follows from
-    (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does."""
+    (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does.
+
+    Where torchrun started several processes, each takes its share of every batch and the gradients are averaged by
+    DistributedDataParallel: but for rounding and dropout, they do together what one process does.
+    """
 
     def __init__(self, settings, train, device, make_model=LocDiffusion):
         self.settings, self.train, self.device, self.step = settings, train, device, 0
-        torch.manual_seed(settings.training.seed)
+        self.rank, self.processes = world()
+        t = settings.training
+        if t.batch % self.processes:
+            raise InputError(f"{self.processes} processes cannot share a batch of {t.batch} evenly: change --batch")
+        torch.manual_seed(t.seed)
         self.model = make_model(settings.model).to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        t = settings.training
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay, fused=True
         )
         self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
+        self.skipped = self.in_a_row = 0  # steps left out, and those of them since the last good one
+        self.usual_norm = math.inf  # moving average of the gradient's norm
+        if t.compile:
+            self.model.network.compile()
+        share = (self.rank, self.processes) if self.processes > 1 else ()
+        self._loss = MeanLoss(self.model, t.bf16, share)
+        if share:
+            self._loss = nn.parallel.DistributedDataParallel(self._loss, broadcast_buffers=False)
+        self._resident = train.tensors(device) if _fits(train, device) else None
         self._reader, self._ahead = ThreadPoolExecutor(1), {}
 
     def _read(self, step):
-        t = self.settings.training
-        return self.train.batch(batch_rows(step, t.batch, len(self.train), t.seed))
+        t, part = self.settings.training, self.settings.training.batch // self.processes
+        rows = batch_rows(step, t.batch, len(self.train), t.seed)[self.rank * part : (self.rank + 1) * part]
+        if self._resident:
+            rows = torch.from_numpy(rows).to(self.device)
+            return self._resident[0][rows].float(), self._resident[1][rows]
+        batch = self.train.batch(rows)
+        return batch if self.device.type == "cpu" else [part.pin_memory() for part in batch]
 
     def advance(self):
-        """One training step; returns the loss (a tensor) and the learning rate. The next batch is read meanwhile."""
+        """One training step; returns the loss and the learning rate. The next batch is read meanwhile.
+
+        A step whose gradient is not finite, or far larger than usual, leaves the weights as they are and is counted in
+        `skipped`.
+        """
         t = self.settings.training
         batch = self._ahead.pop(self.step, None) or self._reader.submit(self._read, self.step)
         self._ahead = {self.step + 1: self._reader.submit(self._read, self.step + 1)}
         torch.manual_seed(derive_seed(t.seed, self.step))
-        embeddings, lat_lon = (part.to(self.device) for part in batch.result())
+        embeddings, lat_lon = (part.to(self.device, non_blocking=True) for part in batch.result())
         lr = t.lr * min(1, (self.step + 1) / max(1, t.warmup))
         if t.decay:
             lr *= 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
         self.optimizer.param_groups[0]["lr"] = lr
-        loss = self.model.loss(embeddings, lat_lon).mean()
+        loss = self._loss(embeddings, lat_lon)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), t.clip)
-        self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), t.clip).item()
         self.step += 1
-        decay = min(t.ema, self.step / (self.step + 9))
-        averages = [self.average[name] for name, _ in self.model.named_parameters()]
-        torch._foreach_lerp_(averages, [p.detach() for p in self.model.parameters()], 1 - decay)
+        if self._is_usual(norm):
+            self.optimizer.step()
+            decay = min(t.ema, self.step / (self.step + 9))
+            averages = [self.average[name] for name, _ in self.model.named_parameters()]
+            torch._foreach_lerp_(averages, [p.detach() for p in self.model.parameters()], 1 - decay)
+        elif self.in_a_row >= t.max_skipped:
+            raise InputError(
+                f"{self.in_a_row} steps in a row up to step {self.step} were left out; in the last the loss was "
+                f"{loss.item():.4g} and the norm of its gradient {norm:.4g}: lower --lr; the last checkpoint stays"
+            )
         return loss.detach(), lr
+
+    def _is_usual(self, norm):
+        """Whether a step with a gradient of this norm is taken; keeps count. The norm is the same in all processes."""
+        usual = math.isfinite(norm) and (self.step <= SETTLED or norm <= SPIKE * self.usual_norm)
+        if usual:
+            self.usual_norm = norm if math.isinf(self.usual_norm) else 0.98 * self.usual_norm + 0.02 * norm
+        self.in_a_row = 0 if usual else self.in_a_row + 1
+        self.skipped += not usual
+        return usual
 
     def averaged_model(self):
         """The model with the moving average of the weights, ready for prediction."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average)
+        model.bf16 = False
         return model.eval()
 
     def save(self, run):
@@ -205,7 +260,8 @@ class Trainer:
             tensors[f"weight.{name}"] = parameter.detach()
             tensors |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        metadata = {"step": str(self.step)}
+        counts = ("step", "skipped", "in_a_row", "usual_norm")
+        metadata = {name: repr(getattr(self, name)) for name in counts}
         write_atomically(run / "state.safetensors", lambda path: save_file(tensors, path, metadata))
         self.averaged_model().save(run)
 
@@ -216,7 +272,9 @@ class Trainer:
             return  # stopped before the first checkpoint
         try:
             with safetensors.safe_open(path, "pt") as file:
-                self.step = int(file.metadata()["step"])
+                metadata = {"skipped": 0, "in_a_row": 0, "usual_norm": math.inf} | file.metadata()
+                self.step, self.skipped, self.in_a_row = (int(metadata[k]) for k in ("step", "skipped", "in_a_row"))
+                self.usual_norm = float(metadata["usual_norm"])
                 for name, parameter in self.model.named_parameters():
                     parameter.data.copy_(file.get_tensor(f"weight.{name}"))
                     self.average[name].copy_(file.get_tensor(f"average.{name}"))
@@ -228,13 +286,52 @@ class Trainer:
             raise InputError(f"cannot continue from {path}: {error!r}") from None
 
 
+class MeanLoss(nn.Module):
+    """The mean loss of a batch, or of one process's share of it, as the module that DistributedDataParallel wants."""
+
+    def __init__(self, model, bf16, share):
+        super().__init__()
+        self.model, self.share = model, share
+        model.bf16 = bf16
+
+    def forward(self, embeddings, lat_lon):
+        return self.model.loss(embeddings, lat_lon, *self.share).mean()
+
+
+def _fits(train, device):
+    """Whether all pictures are kept on the device: on a GPU, where they take at most a third of what is free."""
+    return device.type == "cuda" and len(train) * train.embeddings[:1].nbytes < torch.cuda.mem_get_info(device)[0] / 3
+
+
+def world():
+    """This process's number among those that torchrun started, and how many there are; (0, 1) without torchrun."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+@contextlib.contextmanager
+def joined(name=None):
+    """Join the processes that torchrun started, if it did; yields this process's device (see `pick_device`)."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield pick_device(name)
+        return
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" else name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
 @contextlib.contextmanager
 def between_steps():
-    """Within it Ctrl-C and SIGTERM only set the first item of the list it yields, to be looked at between steps."""
-    stop = [False]
+    """Within it Ctrl-C and SIGTERM only put their number into the list it yields, to be looked at between steps."""
+    stop = [0]
 
-    def ask(*_):
-        stop[0] = True
+    def ask(number, _):
+        stop[0] = number
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -248,31 +345,55 @@ def between_steps():
 
 
 def fit(trainer, run, progress=True):
-    """Train to the end, with a log line every 10 steps and a checkpoint every half minute; Ctrl-C saves, then stops."""
-    saved, losses = time.monotonic(), []
-    bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", unit="step", disable=not progress)
-    with open_log(run / "log.csv", trainer.step) as log, bar, between_steps() as stop:
-        while trainer.step < trainer.steps and not stop[0]:
+    """Train to the end, with a log line every 10 steps and a checkpoint every half minute, both by the first process.
+
+    Ctrl-C saves and raises KeyboardInterrupt; SIGTERM saves and exits with code 0.
+    """
+    writes, saved, total, taken, skipped = trainer.rank == 0, time.monotonic(), 0.0, 0, trainer.skipped
+    quiet = not (progress and writes)
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", unit="step", disable=quiet)
+    log_file = open_log(run / "log.csv", trainer.step) if writes else contextlib.nullcontext()
+    with log_file as log, bar, between_steps() as stop:
+        asked = 0
+        while trainer.step < trainer.steps and not asked:
             loss, lr = trainer.advance()
-            losses.append(loss)
+            if trainer.skipped > skipped:
+                skipped = trainer.skipped
+                bar.write(f"step {trainer.step} was left out, {skipped} so far: its loss was {loss:.4g}", sys.stderr)
+            else:
+                total, taken = total + loss, taken + 1
             bar.update()
             if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.steps:
-                mean, losses = torch.stack(losses).mean().item(), []
-                if not math.isfinite(mean):
-                    raise InputError(
-                        f"the loss is {mean} at step {trainer.step}: lower --lr; the last checkpoint stays"
-                    )
-                log.write(f"{trainer.step},{mean:.6g},{lr:.6g}\n")
-                bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                mean, asked = _over_processes(trainer, total / taken if taken else math.nan, stop[0])
+                total, taken = 0.0, 0
+                if writes:
+                    log.write(f"{trainer.step},{mean:.6g},{lr:.6g},{skipped}\n")
+                bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}", **({"left_out": skipped} if skipped else {}))
+            elif trainer.processes == 1:
+                asked = stop[0]
+            if writes and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 trainer.save(run)
                 saved = time.monotonic()
-        trainer.save(run)
-    if stop[0]:
-        raise KeyboardInterrupt(
-            f"stopped at step {trainer.step} of {trainer.steps} and saved; continue with "
-            f"python -m locdiff.train --resume {run}"
-        )
+        if writes:
+            trainer.save(run)
+    if asked:
+        message = f"stopped at step {trainer.step} of {trainer.steps} and saved; continue with "
+        message += f"python -m locdiff.train --resume {run}"
+        if asked == signal.SIGTERM:
+            print(message, file=sys.stderr)
+            sys.exit(0)
+        raise KeyboardInterrupt(message)
+
+
+def _over_processes(trainer, loss, signal_number):
+    """The mean of the loss over all processes, and the signal that any of them has had."""
+    if trainer.processes == 1:
+        return float(loss), signal_number
+    both = torch.tensor([float(loss), float(signal_number)], device=trainer.device)
+    everywhere = [torch.empty_like(both) for _ in range(trainer.processes)]
+    distributed.all_gather(everywhere, both)
+    losses, signals = torch.stack(everywhere).T
+    return losses.mean().item(), int(signals.max())
 
 
 def open_log(path, step):
@@ -282,7 +403,7 @@ def open_log(path, step):
         with open(path, newline="") as file:
             kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
     file = open(path, "w", newline="", buffering=1)
-    file.write("\n".join(["step,loss,lr", *(",".join(row) for row in kept)]) + "\n")
+    file.write("\n".join(["step,loss,lr,skipped", *(",".join(row) for row in kept)]) + "\n")
     return file
 
 
@@ -338,15 +459,20 @@ def main(argv=None):
         print(json.dumps(dataclasses.asdict(settings), indent=2))
         return None
 
-    train, test = load_data(settings)
-    settings = fitted(settings, train)
-    trainer = Trainer(settings, train, pick_device(device))
-    run = resume or start(settings, out or Path("runs") / preset)
-    if resume:
-        trainer.restore(run)
-    print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {trainer.device}", file=sys.stderr)
-    fit(trainer, run)
-    report(run, trainer.averaged_model(), train, test, settings)
+    with joined(device) as device:
+        first = world()[0] == 0
+        train, test = load_data(settings, progress=first)
+        settings = fitted(settings, train)
+        trainer = Trainer(settings, train, device)
+        run = resume or (start(settings, out or Path("runs") / preset) if first else None)
+        if resume:
+            trainer.restore(run)
+        if first:
+            shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
+            print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {device}{shared}", file=sys.stderr)
+        fit(trainer, run)
+    if first:
+        report(run, trainer.averaged_model(), train, test, settings)
     return run
 
 

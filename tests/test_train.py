@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -139,16 +141,169 @@ def test_the_log_of_steps_that_were_lost_is_dropped_on_resuming(tmp_path):
 
 
 def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path):
-    one = trainer(steps=200)
+    one = trainer(steps=200, max_skipped=7)
     run = folder(tmp_path / "run", one.settings)
     one.advance()
     one.save(run)
     before = (run / "state.safetensors").read_bytes()
     with torch.no_grad():
         one.model.network.head.bias.fill_(torch.nan)
-    with pytest.raises(InputError, match="loss is nan at step 10"):
+    with pytest.raises(InputError, match="7 steps in a row up to step 8 were left out; in the last the loss was nan"):
         fit(one, run, progress=False)
     assert (run / "state.safetensors").read_bytes() == before
+
+
+def spoil(one, steps, factor):
+    """Multiply the loss of `one` by the factor in some steps."""
+    loss = one.model.loss
+    one.model.loss = lambda *batch: loss(*batch) * (factor if one.step in steps else 1)
+
+
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf, 1e4])
+def test_a_step_with_a_wild_gradient_is_left_out_counted_and_reported(tmp_path, capfd, factor):
+    one = trainer(steps=80)
+    spoil(one, {60, 61, 70}, factor)
+    run = folder(tmp_path / "run", one.settings)
+    for _ in range(60):
+        one.advance()
+    before, state = one.averaged_model().state_dict(), one.optimizer.state[one.model.network.head.bias]
+    momentum = state["exp_avg"].clone()
+    one.advance()
+    assert all(torch.equal(value, before[name]) for name, value in one.averaged_model().state_dict().items())
+    assert torch.equal(state["exp_avg"], momentum) and (one.step, one.skipped, one.in_a_row) == (61, 1, 1)
+    one.save(run)
+    other = trainer(steps=80)
+    spoil(other, {60, 61, 70}, factor)
+    other.restore(run)
+    assert (other.skipped, other.in_a_row, other.usual_norm) == (1, 1, one.usual_norm)
+    fit(other, run, progress=False)
+    assert (other.step, other.skipped, other.in_a_row) == (80, 3, 0)
+    lines = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
+    assert lines[0][3] == "skipped" and [line[3] for line in lines[1:]] == ["2", "3"]
+    assert all(np.isfinite(float(line[1])) and float(line[1]) < 100 for line in lines[1:])
+    report = capfd.readouterr().err
+    assert "step 62 was left out, 2 so far" in report and "step 71 was left out, 3 so far" in report
+
+
+def test_sigterm_saves_and_exits_with_zero(tmp_path, capfd):
+    one = trainer(steps=100_000)
+    run = folder(tmp_path / "run", one.settings)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(SystemExit) as exit:
+        fit(one, run, progress=False)
+    assert exit.value.code == 0 and f"--resume {run}" in capfd.readouterr().err
+    other = trainer(steps=100_000)
+    other.restore(run)
+    assert other.step == one.step > 0
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
+    one = trainer()
+    run = folder(tmp_path / "run", one.settings)
+    one.advance()
+    one.save(run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    one.advance()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*state.safetensors"):
+            one.save(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    other = trainer()
+    other.restore(run)
+    assert other.step == 1
+
+
+def train_in_a_process(run):
+    train.CHECKPOINT_SECONDS = 0
+    torch.set_num_threads(1)
+    one = trainer(steps=400)
+    one.restore(run)
+    fit(one, run, progress=False)
+
+
+def test_a_run_killed_at_twenty_random_moments_ends_like_an_uninterrupted_one(tmp_path):
+    whole = trainer(steps=400)
+    run, other = (folder(tmp_path / name, whole.settings) for name in ("whole", "killed"))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["locdiff.train", "pytest"])
+    random, steps = np.random.default_rng(0), []
+    for _ in range(20):
+        process = processes.Process(target=train_in_a_process, args=(other,))
+        process.start()
+        log, begun = other / "log.csv", time.monotonic()
+        before = log.stat().st_mtime_ns if log.exists() else 0
+        while process.is_alive() and time.monotonic() < begun + 60:  # until it has opened its log
+            if log.exists() and log.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.15))
+        process.kill()
+        process.join()
+        again = trainer(steps=400)
+        again.restore(other)  # raises if anything is damaged
+        steps.append(again.step)
+    assert steps == sorted(steps) and 0 < steps[-1]
+    final = processes.Process(target=train_in_a_process, args=(other,))
+    final.start()
+    final.join(120)
+    assert final.exitcode == 0
+    train_in_a_process(run)
+    one, two = (load_file(folder / "state.safetensors") for folder in (run, other))
+    assert all(torch.equal(one[key], two[key]) for key in one | two)
+
+
+def test_two_processes_train_as_one_does_and_one_continues_what_two_began(tmp_path, cache):
+    """Real processes under torchrun, with gloo; only the first writes."""
+    options = ["--preset", "smoke", "--train-views", "100", "--test-views", "10", "--device", "cpu"]
+    options += ["--no-decay", "--lr", "3e-4"]  # rounding grows from step to step, the faster the larger the steps
+    alone = train.main([*options, "--steps", "50", "--out", str(tmp_path / "alone")])
+    together = tmp_path / "together"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    command = [*torchrun, "locdiff.train", *options, "--steps", "40", "--out", str(together)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "on cpu x 2" in ended.stderr and sorted(p.name for p in tmp_path.iterdir()) == ["alone", "together"]
+    record = json.loads((together / "training.json").read_text())
+    record["settings"]["training"]["steps"] = 50
+    (together / "training.json").write_text(json.dumps(record))
+    train.main(["--resume", str(together), "--device", "cpu"])
+
+    one, two = (np.loadtxt(run / "log.csv", delimiter=",", skiprows=1) for run in (alone, together))
+    assert one.shape == (5, 4) and np.allclose(one, two, rtol=1e-5, atol=1e-5)
+    one, two = (load_file(run / "model.safetensors") for run in (alone, together))
+    assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one | two)
+
+
+def test_a_share_of_a_batch_has_the_noise_it_has_in_the_whole():
+    model = trainer(dropout=0.0).model
+    embeddings, lat_lon = pictures(8).batch(range(8))
+    for loss in ("likelihood", "shdd_kl"):
+        model.config = dataclasses.replace(model.config, loss=loss, exact_skip=loss == "likelihood")
+        torch.manual_seed(3)
+        whole = model.loss(embeddings, lat_lon)
+        for rank in range(4):
+            torch.manual_seed(3)
+            part = slice(2 * rank, 2 * rank + 2)
+            assert torch.allclose(model.loss(embeddings[part], lat_lon[part], rank, 4), whole[part], rtol=1e-5)
+
+
+def test_pictures_kept_on_the_device_are_those_read(monkeypatch):
+    read = trainer()
+    monkeypatch.setattr(train, "_fits", lambda *_: True)
+    kept = trainer()
+    for step in range(3):
+        for one, other in zip(read._read(step), kept._read(step), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_an_uneven_share_is_refused(monkeypatch):
+    monkeypatch.setattr(train, "world", lambda: (0, 3))
+    with pytest.raises(InputError, match="3 processes cannot share a batch of 8 evenly"):
+        trainer()
 
 
 def test_a_state_of_another_configuration_is_refused(tmp_path):

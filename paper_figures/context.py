@@ -50,20 +50,23 @@ class Context:
         """The LocDiffusion model trained by these Settings on the training part of the embeddings folder, and what that
         took: {"seconds", "parameters"}."""
         key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(folder)]
-        kept, device = self.path("locdiffusion", key).with_suffix(""), train.pick_device()
+        kept = self.path("locdiffusion", key).with_suffix("")
 
         def compute():
             data, _ = datasets.train_and_test(folder, 0)
-            started = time.monotonic()
-            model = baselines.train_baseline(
-                lambda _, config: LocDiffusion(config), data, train.fitted(settings, data), device
-            )
+            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, train.fitted(settings, data))
             model.save(kept)
-            parameters = sum(p.numel() for p in model.parameters())
-            return {"seconds": time.monotonic() - started, "parameters": parameters}
+            return cost
 
         cost = self.piece("locdiffusion", key, compute)
-        return LocDiffusion.load(kept, device), cost
+        return LocDiffusion.load(kept, train.pick_device()), cost
+
+
+def timed_training(make, data, settings):
+    """The model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds", "parameters"}."""
+    started = time.monotonic()
+    model = baselines.train_baseline(make, data, settings, train.pick_device())
+    return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
 
 
 def _savez(path, arrays):

@@ -1,19 +1,19 @@
 """Table 8: the training losses, under the paper's protocol and by better summaries of the same trained models."""
 
 import dataclasses
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from comparison import SAMPLES, intervals
+from comparison import SAMPLES, Experiment, Pictures
 from matplotlib.figure import Figure
-from report import markdown_table, with_interval, write_csv
+from report import FAR, KM, accuracies_of, cells, dots, markdown_table, percent, points, save, slashes, write_accuracies
 
 from locdiff import datasets, decoder, train
 from locdiff.coordinates import geographic_center
 from locdiff.evaluate import medoid
-from locdiff.metrics import THRESHOLDS_KM, hits
+from locdiff.metrics import hits
 
 TITLE = "training losses"
 DRAWS = (
@@ -46,59 +46,40 @@ PAPER = {
     "L1": (0.0, 0.5, 20.3, 30.6, 43.5), L2: (0.0, 0.7, 20.1, 32.7, 44.9), "cosine": (7.5, 32.2, 53.0, 71.5, 84.9),
     KL: (10.9, 34.0, 53.3, 72.5, 85.2),
 }  # fmt: skip
-FAR = slice(THRESHOLDS_KM.index(200), None)
 CHUNK = 128  # pictures at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How large a table is: its seeds, the pictures to test on at most, and what differs from the quickstart."""
-
-    seeds: tuple
-    pictures: int
-    training: dict
-    blue_marble: datasets.BlueMarble = dataclasses.field(default_factory=datasets.BlueMarble)
+@dataclass(frozen=True)
+class Scale(Experiment):
+    seeds: tuple = (0, 1, 2)
 
 
 SMALL = {"l_max": 15, "width": 64, "depth": 4, "time_dim": 64, "decoder_nside": 32, "lr": 1e-3, "warmup": 20}
-SMOKE = Scale((0, 1), 20, train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, datasets.BlueMarble(400, 40))
+SMOKE = Scale(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), seeds=(0, 1))
 SCALES = {
     "smoke": SMOKE,
-    "cpu": Scale((0, 1, 2), 300, SMALL | {"steps": 500}),
-    "paper": Scale((0, 1, 2), 3_000, {"l_max": 47, "batch": 512, "steps": 50_000, "sample_steps": 100}),
+    "cpu": Scale(SMALL | {"steps": 500}, 300),
+    "paper": Scale({"l_max": 47, "batch": 512, "steps": 50_000, "sample_steps": 100}, 3_000),
 }
 
 
-class Rows:
+class Rows(Pictures):
     """The data on which the rows of a table are trained and tested, and what each finds."""
 
     def __init__(self, context, scale):
-        self.context, self.scale = context, scale
-        self.folder = Path(context.data) if context.data else datasets.blue_marble(scale.blue_marble)
-        self.train, test = datasets.train_and_test(self.folder, 0)
-        chosen = np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int)
-        self.embeddings, self.truth = test.subset(chosen).batch(range(len(chosen)))
+        super().__init__(context.data or datasets.blue_marble(scale.blue_marble), scale)
+        self.context = context
 
     def about(self):
         """What there is, in a sentence."""
-        settings = self.settings({}, 0)
-        model, training = settings.model, settings.training
-        return (
-            f"{len(self.train):,} pictures to train on, {len(self.truth):,} to test on; l_max {model.l_max}, "
-            f"{training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; seeds "
-            f"{', '.join(map(str, self.scale.seeds))}; {model.sample_steps} sampling steps."
-        )
-
-    def settings(self, differs, seed):
-        """How the row that `differs` so is trained."""
-        return train.fitted(train.resolve(**self.scale.training | differs | {"seed": seed}), self.train)
+        return f"{super().about()} l_max {self.settings().model.l_max}; seeds {', '.join(map(str, self.scale.seeds))}."
 
     def find(self, differs):
         """Of the row that `differs` so: hits (summaries, seeds, n, thresholds), see `score`; the mean seconds of its
         training; the number of its parameters."""
         right, seconds = [], []
         for seed in self.scale.seeds:
-            settings = self.settings(differs, seed)
+            settings = self.settings(**differs, seed=seed)
             model, cost = self.context.trained(settings, self.folder)
             key = [dataclasses.asdict(settings), str(self.folder), self.scale.pictures]
             piece = self.context.piece("summaries", key, partial(score, model, self.embeddings, self.truth, seed))
@@ -135,46 +116,34 @@ def compute(context):
     return {"hits": np.stack([row[0] for row in found]), "seconds": [row[1] for row in found], "about": rows.about()}
 
 
-def numbers(right):
-    """Of hits (seeds, n, thresholds) in per cent: mean, interval, least and most of the seeds, (thresholds, 5)."""
-    seeds = 100 * right.mean(axis=1)
-    return np.stack([*intervals(right.mean(axis=0)), seeds.min(axis=0), seeds.max(axis=0)], axis=-1)
-
-
-def cells(estimates, seeds):
-    """Such numbers (thresholds, 5) as text: 18.3 [14.0, 22.8], of several seeds 18.3 [14.0, 22.8] (17.1 to 19.7)"""
-    return [with_interval(*row[:3]) + (f" ({row[3]:.1f} to {row[4]:.1f})" if seeds > 1 else "") for row in estimates]
-
-
 def key_numbers(result):
     """Accuracies within 750 km, give or take what another training may."""
-    percent = 100 * result["hits"][..., THRESHOLDS_KM.index(750)].mean(axis=(2, 3))
-    rows = zip(LOSSES, percent, strict=True)
-    return {f"{loss}, {name}": (p, 8) for loss, row in rows for name, p in zip(SUMMARIES, row, strict=True)}
+    return accuracies_of(LOSSES, SUMMARIES, result["hits"], 750, 8)
 
 
 def draw(result, folder):
     """Write table_8.png and table_8.csv; Markdown and verdict."""
-    estimates = np.array([[numbers(right) for right in row] for row in result["hits"]])
+    numbers = np.array([[percent(right) for right in row] for row in result["hits"]])
     protocol, summaries, lines = [], [], []
-    for loss, row, seconds in zip(LOSSES, estimates, result["seconds"], strict=True):
-        means = ("/".join(f"{mean:.1f}" for mean in own[FAR, 0]) for own in row)
-        protocol.append([loss, *cells(row[0], result["hits"].shape[2]), "/".join(map(str, PAPER.get(loss, ())))])
-        summaries.append([loss, *means, f"{seconds:.0f} s"])
+    for loss, row, seconds in zip(LOSSES, numbers, result["seconds"], strict=True):
+        published = PAPER.get(loss, ())
+        protocol.append([loss, *cells(row[0], result["hits"].shape[2]), slashes(published)])
+        summaries.append([loss, *(slashes(f"{mean:.1f}" for mean in own[FAR, 0]) for own in row), f"{seconds:.0f} s"])
         for name, own in zip(SUMMARIES, row, strict=True):
-            published = PAPER[loss] if name == CENTRE and loss in PAPER else [""] * len(THRESHOLDS_KM)
-            cell = zip(THRESHOLDS_KM, own, published, strict=True)
-            lines += [[loss, name, k, *values, paper] for k, values, paper in cell]
-    header = ["loss", "summary", "within km", "per cent", "low", "high", "least seed", "most of seeds", "paper"]
-    write_csv(folder / "table_8.csv", header, lines)
-    draw_losses(estimates).savefig(folder / "table_8.png")
+            lines.append(([loss, name], own, published if name == CENTRE else ()))
+    write_accuracies(folder / "table_8.csv", ["loss", "summary"], lines)
+    figure = Figure(figsize=(14, 8), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(KM) - 1, sharey=True)  # without 1 km
+    series = {name: (colour, numbers[:, i]) for i, (name, colour) in enumerate(SUMMARIES.items())}
+    dots(panels, list(LOSSES), series, PAPER)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     parts = [
-        "![table 8](table_8.png)",
+        save(figure, folder / "table_8.png"),
         f"{result['about']} The noise schedule is the quickstart's where no other is named, and the exact skip is off "
         "but in the row that has it. A temperature divides the exponents of SHDD-KL's densities: small ones see one "
         "place, large ones tend to the squared error. A mixture of the two is no option of the program, and left out.",
         f"### By the {CENTRE}",
-        markdown_table(["per cent within", *(f"{k} km" for k in THRESHOLDS_KM), "paper, Im2GPS3k"], protocol),
+        markdown_table(["per cent within", *KM, "paper, Im2GPS3k"], protocol),
         "### By every summary of the same models",
         "Per cent within 200/750/2500 km; all thresholds with their intervals are in table_8.csv.",
         markdown_table(["", *SUMMARIES, "training"], summaries),
@@ -182,34 +151,13 @@ def draw(result, folder):
     return "\n\n".join(parts), verdict(result["hits"])
 
 
-def draw_losses(estimates):
-    """One panel for each threshold but 1 km: a dot and its interval for every loss and summary, rings for the paper."""
-    figure = Figure(figsize=(14, 8), dpi=110, layout="constrained")
-    panels, height = figure.subplots(1, len(THRESHOLDS_KM) - 1, sharey=True), np.arange(len(LOSSES))[::-1]
-    y_paper, published = zip(
-        *((y, PAPER[loss]) for y, loss in zip(height, LOSSES, strict=True) if loss in PAPER), strict=True
-    )
-    for k, ax in enumerate(panels, 1):
-        for i, (name, colour) in enumerate(SUMMARIES.items()):
-            mean, low, high = estimates[:, i, k, :3].T
-            y = height + 0.14 * (2 - i)
-            ax.hlines(y, low, high, color=colour, linewidth=1.5)
-            ax.scatter(mean, y, color=colour, s=16, zorder=3, label=name)
-        percent = [values[k] for values in published]
-        ax.scatter(percent, y_paper, s=35, facecolors="none", edgecolors="#0072B2", label="the paper's, on photographs")
-        ax.set(title=f"within {THRESHOLDS_KM[k]} km", xlabel="per cent", xlim=(0, None))
-        ax.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(height, LOSSES, fontsize=8)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    return figure
-
-
 def ahead(ours, theirs):
     """Of two sorts of hits (seeds, n, thresholds) on the same pictures: whether ours are ahead from 200 km on, in
     words, and the differences in points there."""
-    mean, low, high = (part[FAR] for part in intervals((ours - theirs).mean(axis=0)))
+    found, texts = points((ours - theirs).mean(axis=0)[:, FAR])
+    _, low, high = found.T
     word = "ahead of" if (low > 0).all() else "behind" if (high < 0).all() else "neither ahead of nor behind"
-    return word, " / ".join(f"{m:+.1f} [{a:+.1f}, {b:+.1f}]" for m, a, b in zip(mean, low, high, strict=True))
+    return word, " / ".join(texts)
 
 
 def verdict(right):

@@ -40,7 +40,7 @@ class Context:
             arrays = compute()
             about = {"key": key, "seconds": time.monotonic() - started, "versions": train.versions()}
             arrays["about"] = json.dumps(about, default=str)
-            write_atomically(path, lambda temporary: _savez(temporary, arrays))
+            savez(path, arrays)
         with np.load(path) as file:
             arrays = dict(file)
         self.used.append(json.loads(str(arrays.pop("about"))))
@@ -69,6 +69,11 @@ def timed_training(make, data, settings):
     return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
 
 
-def _savez(path, arrays):
-    with open(path, "wb") as file:  # given a name, numpy would add an ending to it
-        np.savez_compressed(file, **arrays)
+def savez(path, arrays):
+    """Write the arrays {name: array} to the file `path`, whole or not at all."""
+
+    def write(temporary):
+        with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)

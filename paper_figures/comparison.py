@@ -24,11 +24,12 @@ STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
 
 @dataclass(frozen=True)
 class Experiment:
-    """How large a table of trainings is; it has a Scale of its own where there is more to say."""
+    """How large a table of trainings is."""
 
     training: dict  # settings that differ from the quickstart's
     pictures: int  # to test on, at most
     blue_marble: datasets.BlueMarble = field(default_factory=datasets.BlueMarble)
+    seeds: tuple = (0,)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,20 @@
 import csv
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 
+from locdiff.coordinates import from_unit_vector
 from locdiff.metrics import THRESHOLDS_KM, bootstrap
 
 KM = [f"{k} km" for k in THRESHOLDS_KM]  # the columns of a table of accuracies
 FAR = slice(THRESHOLDS_KM.index(200), None)  # the thresholds from 200 km on
 BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
+
+
+def random_places(count, generator):
+    """Places drawn uniformly on the sphere, (count, 2)."""
+    return from_unit_vector(torch.randn(count, 3, dtype=torch.float64, generator=generator))
 
 
 def estimate(values):
@@ -75,6 +83,12 @@ def write_accuracies(path, labels, rows, more=(), paper="paper"):
             lines.append([*names, k, *own, *values, theirs])
     columns = ("per cent", "low", "high", "least seed", "most of seeds")[: numbers.shape[1]]
     write_csv(path, [*labels, "within km", *columns, *more, paper], lines)
+
+
+def subplots(width, height, *shape, **options):
+    """A Figure of so many inches, and its Axes in rows and columns."""
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, figure.subplots(*shape, **options)
 
 
 def save(figure, path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,28 +27,21 @@ PAPER = {
 SUMMARIES = (f"centre of {SAMPLES} (the paper's)", f"medoid of {SAMPLES}")
 
 
-@dataclass(frozen=True)
-class Scale(Experiment):
-    decoder: dict = field(kw_only=True)  # how decoders are trained: arguments of train_decoder
-
-
 SCALES = {
-    "smoke": Scale(
-        train.PRESETS["smoke"] | {"steps": 3}, 20, datasets.BlueMarble(400, 40),
-        decoder={"places_count": 500, "steps": 3, "batch": 64, "hidden": 32},
-    ),
-    "cpu": Scale(
-        {"width": 128, "steps": 200}, 300, decoder={"places_count": 100_000, "steps": 400, "batch": 1024}
-    ),
-    "paper": Scale(
-        {"batch": 512, "steps": 200_000}, 10**9, decoder={"places_count": 1_000_000, "steps": 100_000, "batch": 4096}
-    ),
-}  # fmt: skip
+    "smoke": Experiment(train.PRESETS["smoke"] | {"steps": 3}, 20, datasets.BlueMarble(400, 40)),
+    "cpu": Experiment({"width": 128, "steps": 200}, 300),
+    "paper": Experiment({"batch": 512, "steps": 200_000}, 10**9),
+}
+DECODERS = {  # arguments of train_decoder
+    "smoke": {"places_count": 500, "steps": 3, "batch": 64, "hidden": 32},
+    "cpu": {"places_count": 100_000, "steps": 400, "batch": 1024},
+    "paper": {"places_count": 1_000_000, "steps": 100_000, "batch": 4096},
+}
 
 
 def learned_decoder(context, name):
     """The encoder of that name, its PlaceDecoder, and the decoder's mean drift in km without noise."""
-    encoder, settings = ENCODERS[name](0), SCALES[context.scale].decoder
+    encoder, settings = ENCODERS[name](0), DECODERS[context.scale]
 
     def compute():
         learned, drift = train_decoder(encoder, device=train.pick_device(), **settings)
@@ -75,8 +67,7 @@ def space(context, name):
 
 def compute(context):
     """The hits (encoders, SUMMARIES, n, thresholds), the encoders' names and dimensions, and what there is."""
-    scale = SCALES[context.scale]
-    data = pictures(context, scale)
+    data = pictures(context, SCALES[context.scale])
     settings, found, dimensions = data.settings(), [], []
     for name in ENCODERS:
 
@@ -90,7 +81,7 @@ def compute(context):
             right = [hits(place, data.truth).numpy() for place in (geographic_center(places), medoid(places))]
             return {"hits": np.stack(right), "dimensions": size}
 
-        key = [name, dataclasses.asdict(settings), scale.decoder, str(data.folder), len(data.truth)]
+        key = [name, dataclasses.asdict(settings), DECODERS[context.scale], str(data.folder), len(data.truth)]
         piece = context.piece(f"diffusion-{name.replace('/', '-')}", key, diffuse)
         found.append(piece["hits"])
         dimensions.append(int(piece["dimensions"]))

@@ -1,7 +1,6 @@
 """Table 8: the training losses, under the paper's protocol and by better summaries of the same trained models."""
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -49,17 +48,13 @@ PAPER = {
 CHUNK = 128  # pictures at a time
 
 
-@dataclass(frozen=True)
-class Scale(Experiment):
-    seeds: tuple = (0, 1, 2)
-
-
 SMALL = {"l_max": 15, "width": 64, "depth": 4, "time_dim": 64, "decoder_nside": 32, "lr": 1e-3, "warmup": 20}
-SMOKE = Scale(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), seeds=(0, 1))
+SMOKE = Experiment(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), (0, 1))
+PAPERS = {"batch": 512, "steps": 50_000, "sample_steps": 100}
 SCALES = {
     "smoke": SMOKE,
-    "cpu": Scale(SMALL | {"steps": 500}, 300),
-    "paper": Scale({"l_max": 47, "batch": 512, "steps": 50_000, "sample_steps": 100}, 3_000),
+    "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
+    "paper": Experiment(PAPERS | {"l_max": 47}, 3_000, seeds=(0, 1, 2)),
 }
 
 

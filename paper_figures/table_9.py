@@ -3,7 +3,7 @@
 import numpy as np
 import table_8
 from report import FAR, KM, accuracies_of, cells, markdown_table, percent, points, slashes, write_accuracies
-from table_8 import CENTRE, HILL, SMOKE, Scale
+from table_8 import CENTRE, HILL, PAPERS, SMOKE, Experiment
 
 TITLE = "bottleneck width and depth of the CS-UNet"
 DATA = (
@@ -17,8 +17,8 @@ SUMMARIES = (CENTRE, HILL)
 PAPER = {NARROW: (5.1, 27.2, 50.9, 71.2, 84.1), WIDE: (4.7, 27.0, 50.2, 70.8, 84.3)}
 SCALES = {
     "smoke": SMOKE,
-    "cpu": Scale({"l_max": 23, "steps": 350}, 300, seeds=(0,)),
-    "paper": Scale({"l_max": 31, "batch": 512, "steps": 50_000, "sample_steps": 100}, 3_000),
+    "cpu": Experiment({"l_max": 23, "steps": 350}, 300),
+    "paper": Experiment(PAPERS | {"l_max": 31}, 3_000, seeds=(0, 1, 2)),
 }
 
 

@@ -75,10 +75,12 @@ class Pictures:
     def about(self):
         """What there is, in a sentence."""
         settings = self.settings()
+        training, model = settings.training, settings.model
+        seeds = ", ".join(map(str, getattr(self.scale, "seeds", (0,))))
         return (
             f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on, embeddings by "
-            f"{self.train.encoder}; {settings.training.steps:,} steps of {settings.training.batch}, learning rate "
-            f"{settings.training.lr:g}, {settings.model.sample_steps} sampling steps."
+            f"{self.train.encoder}; {training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; where "
+            f"no other is named, l_max {model.l_max}; {model.sample_steps} sampling steps; seeds {seeds}."
         )
 
 

@@ -50,21 +50,6 @@ OPTIONS = {
     "--check": {"action": "store_true", "help": "compare with the expected numbers; exit with 1 if they differ"},
     "--accept": {"action": "store_true", "help": "make the numbers computed now the expected ones"},
 }  # fmt: skip
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Figures and tables of the paper, computed again</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 0 auto; padding: 0 1rem; color: #222; }}
-h2 {{ margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }}
-img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }}
-th, td {{ border-bottom: 1px solid #ddd; padding: 0.2rem 0.6rem; text-align: left; white-space: nowrap; }}
-nav {{ columns: 22rem; font-size: 0.9rem; }}
-code {{ background: #f2f2f2; padding: 0 0.2rem; }}
-</style></head><body><nav>{contents}</nav>
-{body}
-</body></html>
-"""
 
 
 def lacks(name, context):
@@ -163,7 +148,8 @@ def write_index(out):
     (out / "index.md").write_text(text)
     html = markdown.Markdown(extensions=["tables", "toc"], extension_configs={"toc": {"toc_depth": "2-2"}})
     body = html.convert(text)
-    (out / "index.html").write_text(PAGE.format(contents=html.toc, body=body), encoding="utf-8")
+    page = (Path(__file__).parent / "page.html").read_text()
+    (out / "index.html").write_text(page.replace("CONTENTS", html.toc).replace("BODY", body), encoding="utf-8")
 
 
 def main(argv=None):

@@ -1,6 +1,8 @@
 """What the artefacts share: estimates with their intervals, tables in Markdown and csv, ways to draw both."""
 
 import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from locdiff.coordinates import from_unit_vector
 from locdiff.metrics import THRESHOLDS_KM, bootstrap
 
+PAPER = json.loads((Path(__file__).parent / "paper.json").read_text())  # {table: its per cents by row}
 KM = [f"{k} km" for k in THRESHOLDS_KM]  # the columns of a table of accuracies
 FAR = slice(THRESHOLDS_KM.index(200), None)  # the thresholds from 200 km on
 BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"

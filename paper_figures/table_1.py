@@ -2,10 +2,10 @@
 
 import comparison
 import numpy as np
+import report
 import torch
 from comparison import CENTRE, EACH, HILL, NEAREST, RETRIEVAL
 from matplotlib.figure import Figure
-from report import FAR, KM, RED, cells, dots, markdown_table, percent, points, save, slashes, write_accuracies
 
 from locdiff import evaluate
 from locdiff.metrics import THRESHOLDS_KM, hits
@@ -17,18 +17,7 @@ DATA = (
     "intervals hold 95 % of the means of 1,000 draws of the test pictures with replacement."
 )
 IM2GPS3K, YFCC26K = "paper, Im2GPS3k", "paper, YFCC-26k"
-PAPER = {  # method: per cent within each threshold on Im2GPS3k, and on YFCC-26k
-    "[L]kNN, sigma = 4": ((7.2, 19.4, 26.9, 38.9, 55.9), None),
-    "PlaNet": ((8.5, 24.8, 34.3, 48.4, 64.6), (4.4, 11.0, 16.9, 28.5, 47.7)),
-    "CPlaNet": ((10.2, 26.5, 34.6, 48.6, 64.6), None),
-    "ISNs": ((10.5, 28.0, 36.6, 49.7, 66.0), (5.3, 12.3, 19.0, 31.9, 50.7)),
-    "Translocator": ((11.8, 31.1, 46.7, 58.9, 80.1), (7.2, 17.8, 28.0, 41.3, 60.6)),
-    "GeoDecoder": ((12.8, 33.5, 45.9, 61.0, 76.1), (10.1, 23.9, 34.1, 49.6, 69.0)),
-    "GeoCLIP": ((14.1, 34.5, 50.7, 69.7, 83.8), (11.6, 22.2, 36.7, 57.5, 76.0)),
-    "PIGEON": ((11.3, 36.7, 53.8, 72.4, 85.3), (10.5, 25.8, 42.7, 63.2, 79.0)),
-    "Ours (L=47)": ((10.9, 34.0, 53.3, 72.5, 85.2), (9.6, 22.8, 37.5, 58.6, 76.8)),
-    "Ours (L=47) + GeoCLIP": ((14.4, 35.8, 56.4, 73.3, 85.5), (11.9, 23.4, 39.0, 58.9, 77.3)),
-}
+PAPER = report.PAPER["table_1"]
 COUNTERPARTS = {  # our method: the paper's row beside it
     NEAREST: "[L]kNN, sigma = 4",
     "PlaNet-style classification": "PlaNet",
@@ -75,49 +64,49 @@ def draw(result, folder):
     """Write table_1.png and table_1.csv; Markdown and verdict."""
     count = sum(name.startswith("title_") for name in result)
     figure = Figure(figsize=(13, 0.3 + 4.6 * count), dpi=110, layout="constrained")
-    panels = np.atleast_2d(figure.subplots(count, len(KM), sharey="row", sharex=True))
+    panels = np.atleast_2d(figure.subplots(count, len(report.KM), sharey="row", sharex=True))
     beside = {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
     parts, verdicts, lines = [], [], []
     for i in range(count):
         title, methods, right = str(result[f"title_{i}"]), result[f"methods_{i}"].tolist(), result[f"hits_{i}"]
-        numbers, rows = np.array([percent(one) for one in right]), []
-        colours = [RED if name.startswith("LocDiffusion") else "black" for name in methods]
-        dots(panels[i], methods, {None: (colours, numbers)}, beside)
+        numbers, rows = np.array([report.percent(one) for one in right]), []
+        colours = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
+        report.dots(panels[i], methods, {None: (colours, numbers)}, beside)
         panels[i, 0].set_ylabel(title.split(":")[0].split(",")[0])
         costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
         for name, own, (seconds, parameters) in zip(methods, numbers, costs, strict=True):
             cost = [f"{seconds:.0f} s", f"{parameters / 1e6:.1f} M"] if np.isfinite(seconds) else ["", ""]
-            rows.append([name, *cells(own), *cost, slashes(beside.get(name, ()))])
+            rows.append([name, *report.cells(own), *cost, report.slashes(beside.get(name, ()))])
             lines.append(([title, name], own, beside.get(name)))
-        header = ["per cent right", *KM, "training", "parameters", IM2GPS3K]
+        header = ["per cent right", *report.KM, "training", "parameters", IM2GPS3K]
         text, verdict = _compare(dict(zip(methods, right, strict=True)), result[f"covered_{i}"])
-        parts += [f"### {title}", str(result[f"about_{i}"]), markdown_table(header, rows), text]
+        parts += [f"### {title}", str(result[f"about_{i}"]), report.markdown_table(header, rows), text]
         verdicts.append(f"{title.split(',')[0].split(':')[0]}: {verdict}")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
-    write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
-    rows = [[name, *(slashes(row or ()) for row in values)] for name, values in PAPER.items()]
+    report.write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
+    rows = [[name, *(report.slashes(row or ()) for row in values)] for name, values in PAPER.items()]
     parts += [
         "### The paper's table",
         "Within 1/25/200/750/2500 km, per cent.",
-        markdown_table(["", IM2GPS3K, YFCC26K], rows),
+        report.markdown_table(["", IM2GPS3K, YFCC26K], rows),
         "Translocator and GeoDecoder are image networks of their own, not methods on frozen embeddings: only their "
         "published rows stand here. The photographs of the paper's table are not here; with embeddings of them, "
         "`--scale paper --data FOLDER` computes the real one.",
     ]
-    return "\n\n".join([save(figure, folder / "table_1.png"), *parts]), " ".join(verdicts)
+    return "\n\n".join([report.save(figure, folder / "table_1.png"), *parts]), " ".join(verdicts)
 
 
 def _compare(right, covered):
     """What the hits {method: (n, thresholds)} say of the paper's two claims, as text and as a verdict."""
     best = max((CENTRE, HILL, EACH), key=lambda name: right[name].mean(axis=0)[2:].sum())
-    alone, alone_text = points(right[best].astype(float) - right[RETRIEVAL])
-    wins = alone[FAR, 1] > 0
+    alone, alone_text = report.points(right[best].astype(float) - right[RETRIEVAL])
+    wins = alone[report.FAR, 1] > 0
     beats = "beats retrieval" if wins.all() else "beats retrieval at some, not all" if wins.any() else (
         "does not beat retrieval"
     )  # fmt: skip
     better = np.where(right[RETRIEVAL].mean(axis=0) >= right[best].mean(axis=0), right[RETRIEVAL], right[best])
-    together, together_text = points(right[evaluate.WEIGHTED].astype(float) - better)
-    worse = [k for k, (_, _, high) in zip(KM, together, strict=True) if high < 0]
+    together, together_text = report.points(right[evaluate.WEIGHTED].astype(float) - better)
+    worse = [k for k, (_, _, high) in zip(report.KM, together, strict=True) if high < 0]
     text = (
         f"Differences in points with their 95 % intervals, on the same pictures. {best} against {RETRIEVAL}: "
         f"{_at_each(alone_text)}. {evaluate.WEIGHTED}, against the better of the two at each threshold: "
@@ -130,4 +119,4 @@ def _compare(right, covered):
 
 
 def _at_each(texts):
-    return ", ".join(f"{text} at {k}" for text, k in zip(texts, KM, strict=True))
+    return ", ".join(f"{text} at {k}" for text, k in zip(texts, report.KM, strict=True))

@@ -2,8 +2,8 @@
 
 import comparison
 import numpy as np
+import report
 import torch
-from report import FAR, KM, accuracies_of, cells, markdown_table, percent, write_accuracies
 
 from locdiff import gallery
 from locdiff.cli import InputError
@@ -20,16 +20,7 @@ DENSEST = "LocDiffusion, densest anchor"
 CENTRE = f"LocDiffusion, centre of {comparison.SAMPLES} at anchors (the paper's)"
 METHODS = (GEOCLIP, DENSEST, CENTRE)
 SIZES = ("MP16", "grid, 1 M", "grid, 500 k", "grid, 100 k", "grid, 21 k")  # the paper's galleries
-PAPER = {
-    GEOCLIP: (
-        (14.11, 34.47, 50.65, 69.67, 83.82), (0.03, 9.18, 33.47, 55.32, 75.34), (0.03, 7.17, 29.40, 52.29, 73.11),
-        (0.00, 2.67, 22.39, 47.35, 68.77), (0.00, 0.87, 19.55, 43.78, 64.33),
-    ),
-    CENTRE: (
-        (0.57, 11.1, 44.42, 68.35, 82.50), (0.01, 4.37, 43.04, 68.30, 81.66), (0.07, 4.47, 43.18, 68.36, 81.65),
-        (0.07, 4.04, 42.91, 68.34, 82.18), (0.03, 4.90, 43.44, 68.29, 81.68),
-    ),
-}  # fmt: skip
+PAPER = report.PAPER["table_2"]
 
 
 def compute(context):
@@ -67,28 +58,28 @@ def names(sizes):
 def key_numbers(result):
     """Accuracies within 200 km; GeoCLIP's depend on no training."""
     galleries = range(len(result["sizes"]))
-    numbers = accuracies_of(METHODS, galleries, result["hits"], 200, 6)
-    return numbers | accuracies_of([GEOCLIP], galleries, result["hits"][:1], 200, 0.1)
+    numbers = report.accuracies_of(METHODS, galleries, result["hits"], 200, 6)
+    return numbers | report.accuracies_of([GEOCLIP], galleries, result["hits"][:1], 200, 0.1)
 
 
 def draw(result, folder):
     """Write table_2.csv; Markdown and verdict."""
     rows, lines = [], []
     for method, right in zip(METHODS, result["hits"], strict=True):
-        numbers, papers = [percent(one) for one in right], PAPER.get(method, ())
+        numbers, papers = [report.percent(one) for one in right], PAPER.get(method, ())
         for i, (name, own) in enumerate(zip(names(result["sizes"]), numbers, strict=True)):
             drops = _drops(own[:, 0], numbers[0][:, 0])
-            rows.append([method, name, *map("".join, zip(cells(own), drops, strict=True))])
+            rows.append([method, name, *map("".join, zip(report.cells(own), drops, strict=True))])
             lines.append(([method, name], own, papers[i] if papers else ()))
         for name, own in zip(SIZES, papers, strict=False):
             texts = (f"{value:.1f}{drop}" for value, drop in zip(own, _drops(own, papers[0]), strict=True))
             rows.append([f"the paper's {method.split(',')[0]}", name, *texts])
-    write_accuracies(folder / "table_2.csv", ["method", "gallery"], lines)
+    report.write_accuracies(folder / "table_2.csv", ["method", "gallery"], lines)
     text = (
         f"{result['about']} In brackets: the 95 % interval, and the loss relative to the first row. Densest anchor: "
         "that where the one-pass density is largest. The paper's rows are of photographs, ours of the data named above."
     )
-    table = markdown_table(["per cent within", "gallery or anchors", *KM], rows)
+    table = report.markdown_table(["per cent within", "gallery or anchors", *report.KM], rows)
     return f"{text}\n\n{table}", verdict(relative_losses(result["hits"]))
 
 
@@ -106,7 +97,7 @@ def relative_losses(right):
 
 def verdict(losses):
     """From the relative losses {method: (grids, thresholds)}: does LocDiffusion lose less from 200 km on?"""
-    far = {name: 100 * loss[:, FAR] for name, loss in losses.items()}
+    far = {name: 100 * loss[:, report.FAR] for name, loss in losses.items()}
     text = "; ".join(f"{name} {loss.min():.1f} to {loss.max():.1f} %" for name, loss in far.items())
     less = all((far[name] < far[GEOCLIP]).all() for name in (DENSEST, CENTRE))
     said = "reproduced: with grids LocDiffusion loses" if less else (

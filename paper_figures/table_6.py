@@ -4,9 +4,9 @@ import dataclasses
 import math
 
 import numpy as np
+import report
 import torch
 from comparison import SAMPLES, Experiment, pictures
-from report import FAR, KM, cells, estimate, markdown_table, percent, slashes, write_accuracies
 
 from locdiff import baselines, datasets, decoder, train
 from locdiff.coordinates import geographic_center
@@ -20,10 +20,7 @@ DATA = (
     "batches and number of steps in every space, one seed; encodings by formula, not trained."
 )
 SHDD = "SHDD"
-PAPER = {
-    "rbf": (0.0, 0.0, 18.2, 44.1, 60.2), "Sphere2Vec-sphereM": (0.0, 0.0, 22.1, 58.4, 72.3),
-    SHDD: (10.9, 34.0, 53.3, 72.5, 85.2),
-}  # fmt: skip
+PAPER = report.PAPER["table_6"]
 SUMMARIES = (f"centre of {SAMPLES} (the paper's)", f"medoid of {SAMPLES}")
 
 
@@ -99,20 +96,20 @@ def draw(result, folder):
     rows, lines = [], []
     for name, size, both in zip(result["names"].tolist(), result["dimensions"], result["hits"], strict=True):
         for summary, right in zip(SUMMARIES, both, strict=True):
-            numbers, published = percent(right), PAPER.get(name, ()) if summary == SUMMARIES[0] else ()
-            rows.append([name, size, summary, *cells(numbers), slashes(published)])
+            numbers, published = report.percent(right), PAPER.get(name, ()) if summary == SUMMARIES[0] else ()
+            rows.append([name, size, summary, *report.cells(numbers), report.slashes(published)])
             lines.append(([name, size, summary], numbers, published))
-    write_accuracies(folder / "table_6.csv", ["encoder", "dimensions", "summary"], lines)
-    table = markdown_table(["encoder", "dimensions", "per cent within", *KM, "paper, Im2GPS3k"], rows)
+    report.write_accuracies(folder / "table_6.csv", ["encoder", "dimensions", "summary"], lines)
+    table = report.markdown_table(["encoder", "dimensions", "per cent within", *report.KM, "paper, Im2GPS3k"], rows)
     text = f"{result['about']} SHDD is decoded by its exact mode, all others by a learned decoder that was frozen then."
     return f"{text}\n\n{table}", verdict(result["names"].tolist(), result["hits"][:, 1])
 
 
 def verdict(names, right):
     """From the hits by the medoid (encoders, n, thresholds): is SHDD ahead of all others from 200 km on?"""
-    far, behind, ahead = right[..., FAR].mean(axis=-1), [], []
+    far, behind, ahead = right[..., report.FAR].mean(axis=-1), [], []
     for name, other in zip(names, far, strict=True):
-        _, low, high = estimate(far[names.index(SHDD)] - other)
+        _, low, high = report.estimate(far[names.index(SHDD)] - other)
         if name != SHDD and low > 0:
             behind.append(name)
         if high < 0:

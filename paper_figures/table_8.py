@@ -4,10 +4,9 @@ import dataclasses
 from functools import partial
 
 import numpy as np
+import report
 import torch
-from comparison import SAMPLES, Experiment, Pictures
-from matplotlib.figure import Figure
-from report import FAR, KM, accuracies_of, cells, dots, markdown_table, percent, points, save, slashes, write_accuracies
+from comparison import SAMPLES, Experiment, pictures
 
 from locdiff import datasets, decoder, train
 from locdiff.coordinates import geographic_center
@@ -40,17 +39,12 @@ LOSSES = {  # what differs between the rows
 }
 CENTRE, MEAN = f"centre of {SAMPLES} (the paper's)", f"mean density of {SAMPLES}"
 ONE, MEDOID, HILL = "one sample", f"medoid of {SAMPLES}", "one pass, top of its most probable hill"
-SUMMARIES = {CENTRE: "black", ONE: "#E69F00", MEDOID: "#56B4E9", MEAN: "#009E73", HILL: "#D55E00"}  # and their colours
-PAPER = {
-    "L1": (0.0, 0.5, 20.3, 30.6, 43.5), L2: (0.0, 0.7, 20.1, 32.7, 44.9), "cosine": (7.5, 32.2, 53.0, 71.5, 84.9),
-    KL: (10.9, 34.0, 53.3, 72.5, 85.2),
-}  # fmt: skip
+SUMMARIES = {CENTRE: "black", ONE: "#E69F00", MEDOID: "#56B4E9", MEAN: report.GREEN, HILL: report.RED}  # and colours
+PAPER = report.PAPER["table_8"]
 CHUNK = 128  # pictures at a time
-
-
 SMALL = {"l_max": 15, "width": 64, "depth": 4, "time_dim": 64, "decoder_nside": 32, "lr": 1e-3, "warmup": 20}
-SMOKE = Experiment(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), (0, 1))
 PAPERS = {"batch": 512, "steps": 50_000, "sample_steps": 100}
+SMOKE = Experiment(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), (0, 1))
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
@@ -58,29 +52,18 @@ SCALES = {
 }
 
 
-class Rows(Pictures):
-    """The data on which the rows of a table are trained and tested, and what each finds."""
-
-    def __init__(self, context, scale):
-        super().__init__(context.data or datasets.blue_marble(scale.blue_marble), scale)
-        self.context = context
-
-    def about(self):
-        """What there is, in a sentence."""
-        return f"{super().about()} l_max {self.settings().model.l_max}; seeds {', '.join(map(str, self.scale.seeds))}."
-
-    def find(self, differs):
-        """Of the row that `differs` so: hits (summaries, seeds, n, thresholds), see `score`; the mean seconds of its
-        training; the number of its parameters."""
-        right, seconds = [], []
-        for seed in self.scale.seeds:
-            settings = self.settings(**differs, seed=seed)
-            model, cost = self.context.trained(settings, self.folder)
-            key = [dataclasses.asdict(settings), str(self.folder), self.scale.pictures]
-            piece = self.context.piece("summaries", key, partial(score, model, self.embeddings, self.truth, seed))
-            right.append(piece["hits"])
-            seconds.append(cost["seconds"])
-        return np.stack(right, axis=1), np.mean(seconds), int(cost["parameters"])
+def find(context, data, differs):
+    """Of the row that `differs` so from the others on these Pictures: hits (summaries, seeds, n, thresholds), see
+    `score`; the mean seconds of its training; the number of its parameters."""
+    right, seconds = [], []
+    for seed in data.scale.seeds:
+        settings = data.settings(**differs, seed=seed)
+        model, cost = context.trained(settings, data.folder)
+        key = [dataclasses.asdict(settings), str(data.folder), data.scale.pictures]
+        piece = context.piece("summaries", key, partial(score, model, data.embeddings, data.truth, seed))
+        right.append(piece["hits"])
+        seconds.append(cost["seconds"])
+    return np.stack(right, axis=1), np.mean(seconds), int(cost["parameters"])
 
 
 def score(model, embeddings, truth, seed):
@@ -106,42 +89,41 @@ def score(model, embeddings, truth, seed):
 
 def compute(context):
     """The hits (losses, summaries, seeds, n, thresholds), the seconds of training (losses,), and what there is."""
-    rows = Rows(context, SCALES[context.scale])
-    found = [rows.find({"exact_skip": False} | differs) for differs in LOSSES.values()]
-    return {"hits": np.stack([row[0] for row in found]), "seconds": [row[1] for row in found], "about": rows.about()}
+    data = pictures(context, SCALES[context.scale])
+    right, seconds, _ = zip(*(find(context, data, {"exact_skip": False} | own) for own in LOSSES.values()), strict=True)
+    return {"hits": np.stack(right), "seconds": seconds, "about": data.about()}
 
 
 def key_numbers(result):
     """Accuracies within 750 km, give or take what another training may."""
-    return accuracies_of(LOSSES, SUMMARIES, result["hits"], 750, 8)
+    return report.accuracies_of(LOSSES, SUMMARIES, result["hits"], 750, 8)
 
 
 def draw(result, folder):
     """Write table_8.png and table_8.csv; Markdown and verdict."""
-    numbers = np.array([[percent(right) for right in row] for row in result["hits"]])
+    numbers, seeds = np.array([[report.percent(own) for own in row] for row in result["hits"]]), result["hits"].shape[2]
     protocol, summaries, lines = [], [], []
     for loss, row, seconds in zip(LOSSES, numbers, result["seconds"], strict=True):
-        published = PAPER.get(loss, ())
-        protocol.append([loss, *cells(row[0], result["hits"].shape[2]), slashes(published)])
-        summaries.append([loss, *(slashes(f"{mean:.1f}" for mean in own[FAR, 0]) for own in row), f"{seconds:.0f} s"])
+        published, means = PAPER.get(loss, ()), row[:, report.FAR, 0].round(1).tolist()
+        protocol.append([loss, *report.cells(row[0], seeds), report.slashes(published)])
+        summaries.append([loss, *map(report.slashes, means), f"{seconds:.0f} s"])
         for name, own in zip(SUMMARIES, row, strict=True):
             lines.append(([loss, name], own, published if name == CENTRE else ()))
-    write_accuracies(folder / "table_8.csv", ["loss", "summary"], lines)
-    figure = Figure(figsize=(14, 8), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(KM) - 1, sharey=True)  # without 1 km
+    report.write_accuracies(folder / "table_8.csv", ["loss", "summary"], lines)
+    figure, panels = report.subplots(14, 8, 1, 4, sharey=True)  # without 1 km
     series = {name: (colour, numbers[:, i]) for i, (name, colour) in enumerate(SUMMARIES.items())}
-    dots(panels, list(LOSSES), series, PAPER)
+    report.dots(panels, list(LOSSES), series, PAPER)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     parts = [
-        save(figure, folder / "table_8.png"),
+        report.save(figure, folder / "table_8.png"),
         f"{result['about']} The noise schedule is the quickstart's where no other is named, and the exact skip is off "
         "but in the row that has it. A temperature divides the exponents of SHDD-KL's densities: small ones see one "
         "place, large ones tend to the squared error. A mixture of the two is no option of the program, and left out.",
         f"### By the {CENTRE}",
-        markdown_table(["per cent within", *KM, "paper, Im2GPS3k"], protocol),
+        report.markdown_table(["per cent within", *report.KM, "paper, Im2GPS3k"], protocol),
         "### By every summary of the same models",
         "Per cent within 200/750/2500 km; all thresholds with their intervals are in table_8.csv.",
-        markdown_table(["", *SUMMARIES, "training"], summaries),
+        report.markdown_table(["", *SUMMARIES, "training"], summaries),
     ]
     return "\n\n".join(parts), verdict(result["hits"])
 
@@ -149,7 +131,7 @@ def draw(result, folder):
 def ahead(ours, theirs):
     """Of two sorts of hits (seeds, n, thresholds) on the same pictures: whether ours are ahead from 200 km on, in
     words, and the differences in points there."""
-    found, texts = points((ours - theirs).mean(axis=0)[:, FAR])
+    found, texts = report.points((ours - theirs).mean(axis=0)[:, report.FAR])
     _, low, high = found.T
     word = "ahead of" if (low > 0).all() else "behind" if (high < 0).all() else "neither ahead of nor behind"
     return word, " / ".join(texts)
@@ -164,8 +146,8 @@ def verdict(right):
             word, points = ahead(found[KL + schedule, name], found[L2 + schedule, name])
             words.append(word)
             said.append(f"{word} L2 ({points})")
-    gap = 100 * (found[KL + COSINE, CENTRE] - found[L2 + COSINE, CENTRE]).mean(axis=(0, 1))[FAR]
-    papers = np.subtract(PAPER[KL], PAPER[L2])[FAR]
+    gap = 100 * (found[KL + COSINE, CENTRE] - found[L2 + COSINE, CENTRE]).mean(axis=(0, 1))[report.FAR]
+    papers = np.subtract(PAPER[KL], PAPER[L2])[report.FAR]
     far = "reproduced" if (gap > papers / 2).all() else "reproduced in direction, not in size"
     word, points = ahead(found[NEARLY_L2, MEAN], found[KL, MEAN])
     learns = f"temperature 20, nearly the squared error, is by the {MEAN} {word} temperature 1 ({points})"

@@ -1,9 +1,10 @@
 """Table 9: the width and the depth of the CS-UNet."""
 
 import numpy as np
+import report
 import table_8
-from report import FAR, KM, accuracies_of, cells, markdown_table, percent, points, slashes, write_accuracies
-from table_8 import CENTRE, HILL, PAPERS, SMOKE, Experiment
+from comparison import Experiment, pictures
+from table_8 import CENTRE, HILL, PAPERS, SMOKE
 
 TITLE = "bottleneck width and depth of the CS-UNet"
 DATA = (
@@ -24,15 +25,16 @@ SCALES = {
 
 def compute(context):
     """The hits (networks, summaries, seeds, n, thresholds), seconds and parameters (networks,), and what there is."""
-    rows = table_8.Rows(context, SCALES[context.scale])
-    hits, seconds, parameters = zip(*(rows.find({"width": w, "depth": d}) for w, d in NETWORKS), strict=True)
+    data = pictures(context, SCALES[context.scale])
+    found = [table_8.find(context, data, {"width": width, "depth": depth}) for width, depth in NETWORKS]
+    hits, seconds, parameters = zip(*found, strict=True)
     wanted = [list(table_8.SUMMARIES).index(name) for name in SUMMARIES]
-    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters, "about": rows.about()}
+    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters, "about": data.about()}
 
 
 def key_numbers(result):
     """Accuracies within 750 km, give or take what another training may."""
-    return accuracies_of(NETWORKS, SUMMARIES, result["hits"], 750, 9)
+    return report.accuracies_of(NETWORKS, SUMMARIES, result["hits"], 750, 9)
 
 
 def draw(result, folder):
@@ -42,15 +44,17 @@ def draw(result, folder):
     for network, right, (parameters, seconds) in zip(NETWORKS, result["hits"], costs, strict=True):
         cost = [f"{parameters / 1e6:.1f} M", f"{seconds:.0f} s"]
         for summary, own in zip(SUMMARIES, right, strict=True):
-            numbers, published = percent(own), PAPER.get(network, ()) if summary == CENTRE else ()
-            rows.append([NAME.format(*network), summary, *cells(numbers, seeds), *cost, slashes(published)])
+            numbers, published = report.percent(own), PAPER.get(network, ()) if summary == CENTRE else ()
+            rows.append(
+                [NAME.format(*network), summary, *report.cells(numbers, seeds), *cost, report.slashes(published)]
+            )
             lines.append(([*network, summary], numbers, published, parameters, seconds))
     labels, more = ["width", "depth", "summary"], ["parameters", "training seconds"]
-    write_accuracies(folder / "table_9.csv", labels, lines, more)
+    report.write_accuracies(folder / "table_9.csv", labels, lines, more)
     text = f"{result['about']} Other settings are the quickstart's, the likelihood loss among them."
     if seeds == 1:
         text += " Of one seed, the intervals leave out the chance in the training."
-    table = markdown_table(["", "per cent within", *KM, "parameters", "training", "paper, L = 31"], rows)
+    table = report.markdown_table(["", "per cent within", *report.KM, "parameters", "training", "paper, L = 31"], rows)
     return f"{text}\n\n{table}", verdict(result["hits"])
 
 
@@ -59,12 +63,12 @@ def verdict(right):
     narrow, wide = (right[NETWORKS.index(network)].mean(axis=1) for network in (NARROW, WIDE))
     said, worse, better = [], [], []
     for name, difference in zip(SUMMARIES, narrow - wide, strict=True):
-        found, texts = points(difference)
+        found, texts = report.points(difference)
         said.append(f"by the {name} {' / '.join(texts)}")
-        worse += [f"{k} by the {name}" for k, (_, _, high) in zip(KM, found, strict=True) if high < 0]
-        better += [f"{k} by the {name}" for k, (_, low, _) in zip(KM, found, strict=True) if low > 0]
+        worse += [f"{k} by the {name}" for k, (_, _, high) in zip(report.KM, found, strict=True) if high < 0]
+        better += [f"{k} by the {name}" for k, (_, low, _) in zip(report.KM, found, strict=True) if low > 0]
     papers = " / ".join(f"{a - b:+.1f}" for a, b in zip(PAPER[NARROW], PAPER[WIDE], strict=True))
-    best = [NAME.format(*NETWORKS[i]) for i in right[..., FAR].mean(axis=(2, 3, 4)).argmax(axis=0)]
+    best = [NAME.format(*NETWORKS[i]) for i in right[..., report.FAR].mean(axis=(2, 3, 4)).argmax(axis=0)]
     if worse:
         what = (
             f"differs: width 32 is worse than 128 at {', '.join(worse)}, because it learns less in as many "

@@ -61,12 +61,12 @@ def compute(context):
 def encoders():
     """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLOURS."""
     geoclip = gallery.GeoClip()
-
-    def by_geoclip(lat_lon):
-        return torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)])
-
-    shdds = [lambda lat_lon, l_max=l_max: shdd.encode(lat_lon, l_max).float() for l_max in (23, 47)]
-    return dict(zip(COLOURS, (ENCODERS["Sphere2Vec-sphereM"](0), by_geoclip, *shdds), strict=True))
+    return {
+        SPHERE2VEC: ENCODERS["Sphere2Vec-sphereM"](0),
+        GEOCLIP: lambda lat_lon: torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)]),
+        SHDD_23: lambda lat_lon: shdd.encode(lat_lon, 23).float(),
+        SHDD_47: lambda lat_lon: shdd.encode(lat_lon, 47).float(),
+    }
 
 
 def measure(encode, square, scale):
@@ -82,11 +82,10 @@ def measure(encode, square, scale):
         length = encodings.norm(dim=-1, keepdim=True)
         random = torch.randn(len(chosen), valid.shape[1], generator=generator)
         noisy = encodings + noise * length * random / valid.shape[1] ** 0.5
-        distance, nearest = torch.cat(
-            [torch.stack((squares - 2 * part @ valid.T).min(dim=-1), dim=-1) for part in noisy.split(100)]
-        ).unbind(-1)
+        found = [(squares - 2 * part @ valid.T).min(dim=-1) for part in noisy.split(100)]
+        distance, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
         off = (distance + noisy.square().sum(dim=-1)).clamp(min=0).sqrt() / length[:, 0]
-        return noisy, anchors[nearest.long()], off
+        return noisy, anchors[nearest], off
 
     decoded = [decode(valid[chosen], noise)[1:] for noise in NOISES]
     noisy, ends, _ = decode(paris, SHOWN)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import table_2
-from matplotlib.figure import Figure
-from report import BLUE, GREEN, RED, band, percent, save
+from report import BLUE, GREEN, RED, band, percent, save, subplots
 
 from locdiff.metrics import THRESHOLDS_KM
 
@@ -16,8 +15,7 @@ COLOURS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTRE: GREEN}
 
 def draw(result, folder):
     """Write figure_5.png; Markdown and verdict."""
-    figure = Figure(figsize=(13, 4), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(THRESHOLDS_KM), sharex=True)
+    figure, panels = subplots(13, 4, 1, len(THRESHOLDS_KM), sharex=True)
     labels = table_2.names(result["sizes"])
     numbers = np.array([[percent(one) for one in right] for right in result["hits"]])
     for k, (ax, threshold) in enumerate(zip(panels, THRESHOLDS_KM, strict=True)):

@@ -5,10 +5,9 @@ import numpy as np
 import report
 import torch
 from comparison import CENTRE, EACH, HILL, NEAREST, RETRIEVAL
-from matplotlib.figure import Figure
 
 from locdiff import evaluate
-from locdiff.metrics import THRESHOLDS_KM, hits
+from locdiff.metrics import hits
 
 SCALES = comparison.SCALES
 TITLE = "LocDiffusion and the other families of methods"
@@ -54,17 +53,16 @@ def key_numbers(result):
     """Every method's accuracy within 200 and 2500 km, give or take what another training may."""
     numbers = {}
     for i in range(sum(name.startswith("title_") for name in result)):
-        for name, right in zip(result[f"methods_{i}"], result[f"hits_{i}"], strict=True):
-            for k in (2, 4):
-                numbers[f"{i}: {name}, {THRESHOLDS_KM[k]} km"] = (100 * right[:, k].mean(), 6)
+        names = [f"{i}: {name}" for name in result[f"methods_{i}"]]
+        for k in (200, 2500):
+            numbers |= report.accuracies_of(names, [f"{k} km"], result[f"hits_{i}"], k, 6)
     return numbers
 
 
 def draw(result, folder):
     """Write table_1.png and table_1.csv; Markdown and verdict."""
     count = sum(name.startswith("title_") for name in result)
-    figure = Figure(figsize=(13, 0.3 + 4.6 * count), dpi=110, layout="constrained")
-    panels = np.atleast_2d(figure.subplots(count, len(report.KM), sharey="row", sharex=True))
+    figure, panels = report.subplots(13, 0.3 + 4.6 * count, count, len(report.KM), sharey="row", squeeze=False)
     beside = {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
     parts, verdicts, lines = [], [], []
     for i in range(count):
@@ -72,7 +70,8 @@ def draw(result, folder):
         numbers, rows = np.array([report.percent(one) for one in right]), []
         colours = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
         report.dots(panels[i], methods, {None: (colours, numbers)}, beside)
-        panels[i, 0].set_ylabel(title.split(":")[0].split(",")[0])
+        short = title.split(":")[0].split(",")[0]
+        panels[i, 0].set_ylabel(short)
         costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
         for name, own, (seconds, parameters) in zip(methods, numbers, costs, strict=True):
             cost = [f"{seconds:.0f} s", f"{parameters / 1e6:.1f} M"] if np.isfinite(seconds) else ["", ""]
@@ -81,7 +80,7 @@ def draw(result, folder):
         header = ["per cent right", *report.KM, "training", "parameters", IM2GPS3K]
         text, verdict = _compare(dict(zip(methods, right, strict=True)), result[f"covered_{i}"])
         parts += [f"### {title}", str(result[f"about_{i}"]), report.markdown_table(header, rows), text]
-        verdicts.append(f"{title.split(',')[0].split(':')[0]}: {verdict}")
+        verdicts.append(f"{short}: {verdict}")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     report.write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
     rows = [[name, *(report.slashes(row or ()) for row in values)] for name, values in PAPER.items()]
@@ -101,9 +100,8 @@ def _compare(right, covered):
     best = max((CENTRE, HILL, EACH), key=lambda name: right[name].mean(axis=0)[2:].sum())
     alone, alone_text = report.points(right[best].astype(float) - right[RETRIEVAL])
     wins = alone[report.FAR, 1] > 0
-    beats = "beats retrieval" if wins.all() else "beats retrieval at some, not all" if wins.any() else (
-        "does not beat retrieval"
-    )  # fmt: skip
+    some = "beats retrieval at some, not all" if wins.any() else "does not beat retrieval"
+    beats = "beats retrieval" if wins.all() else some
     better = np.where(right[RETRIEVAL].mean(axis=0) >= right[best].mean(axis=0), right[RETRIEVAL], right[best])
     together, together_text = report.points(right[evaluate.WEIGHTED].astype(float) - better)
     worse = [k for k, (_, _, high) in zip(report.KM, together, strict=True) if high < 0]

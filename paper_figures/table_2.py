@@ -100,7 +100,7 @@ def verdict(losses):
     far = {name: 100 * loss[:, report.FAR] for name, loss in losses.items()}
     text = "; ".join(f"{name} {loss.min():.1f} to {loss.max():.1f} %" for name, loss in far.items())
     less = all((far[name] < far[GEOCLIP]).all() for name in (DENSEST, CENTRE))
-    said = "reproduced: with grids LocDiffusion loses" if less else (
-        "differs: with grids LocDiffusion does not always lose"
-    )  # fmt: skip
+    said = "reproduced: with grids LocDiffusion loses"
+    if not less:
+        said = "differs: with grids LocDiffusion does not always lose"
     return f"{said} less than GeoCLIP at 200 km and beyond. Relative losses there: {text}."

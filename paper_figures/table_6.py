@@ -22,8 +22,6 @@ DATA = (
 SHDD = "SHDD"
 PAPER = report.PAPER["table_6"]
 SUMMARIES = (f"centre of {SAMPLES} (the paper's)", f"medoid of {SAMPLES}")
-
-
 SCALES = {
     "smoke": Experiment(train.PRESETS["smoke"] | {"steps": 3}, 20, datasets.BlueMarble(400, 40)),
     "cpu": Experiment({"width": 128, "steps": 200}, 300),

@@ -73,7 +73,7 @@ def draw_square(ax, values, land, half_km, colours):
     """Draw values in [0, 1] and the coasts of land, both (pixels, pixels), on such a map around Paris."""
     extent, side = (-half_km, half_km, -half_km, half_km), np.linspace(-half_km, half_km, len(land))
     picture = ax.imshow(values, extent=extent, origin="lower", vmin=0, vmax=1, cmap=colours, interpolation="nearest")
-    ax.contour(side, side, land, levels=[0.5], colors="white", linewidths=0.6)
+    ax.contour(side, side, land, levels=[0.5], colors="white", linewidths=0.6, alpha=0.7)
     if ax.get_subplotspec().is_first_col():
         ax.set_ylabel("km north of Paris")
     if ax.get_subplotspec().is_last_row():

@@ -248,6 +248,27 @@ def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_
         comparison.data_sets(context_module.Context("smoke", str(tmp_path / "none"), "", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("encoder", "taken"),
+    [("ViT-L-14/openai", True), ("ViT-L-14/laion2b_s32b_b82k", False), ("ViT-L-14-336/openai", False)],
+)
+def test_geoclips_gallery_is_searched_only_with_embeddings_that_it_takes(encoder, taken, cache, tmp_path):
+    """Which is known when the data are opened, not after hours of training."""
+    random = torch.Generator().manual_seed(0)
+    embeddings, lat_lon = torch.randn(40, 768, generator=random), 80 * torch.rand(40, 2, generator=random)
+    datasets.write_embeddings(tmp_path / "mine", embeddings, lat_lon, encoder)
+    context = context_module.Context("smoke", str(tmp_path / "mine"), "", tmp_path / "pieces")
+    (data,) = comparison.data_sets(context)
+    assert (data.places is not None) == taken
+    assert ("the 36 training pictures by their embeddings" in data.about()) != taken
+    if taken:
+        data.places = data.places[:10]
+        assert data.search()[0].shape == (4, 512)
+    else:
+        with pytest.raises(InputError, match="ViT-L-14/openai"):
+            table_2.compute(context)
+
+
 def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path):
     context = context_module.Context("smoke", "", "", tmp_path / "pieces")
     for value in (1, 2):

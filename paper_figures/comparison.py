@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from locdiff import baselines, datasets, evaluate, gallery, simulation, train
 from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
 from locdiff.decoder import evaluate_at
+from locdiff.metrics import hits
 
 SAMPLES = 16
 RETRIEVAL = "Retrieval"
@@ -79,8 +80,8 @@ class Pictures:
         seeds = ", ".join(map(str, getattr(self.scale, "seeds", (0,))))
         return (
             f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on, embeddings by "
-            f"{self.train.encoder}; {training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; where "
-            f"no other is named, l_max {model.l_max}; {model.sample_steps} sampling steps; seeds {seeds}."
+            f"{self.train.encoder}; {training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; l_max "
+            f"{model.l_max} where no other is named; {model.sample_steps} sampling steps; seeds {seeds}."
         )
 
 
@@ -196,6 +197,11 @@ def predictions(context, data):
     found |= {name: {"places": piece[name]} for name in piece if name.startswith("LocDiffusion")}
     distance = great_circle_km(samples.double(), data.truth[:, None])
     return found, (distance <= evaluate.RADIUS_KM).any(dim=1).numpy()
+
+
+def within(places, truth):
+    """Whether places (n, 2) or (n, thresholds, 2) are within each threshold of the truth (n, 2): (n, thresholds)."""
+    return hits(torch.as_tensor(places), truth).numpy()
 
 
 def densest_anchor(coeffs, anchors, device):

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import report
 import torch
-from comparison import Experiment, pictures
+from comparison import Experiment, pictures, within
 
 from locdiff import datasets, decoder, shdd, train
 from locdiff.coordinates import EARTH_RADIUS_KM, geographic_center, great_circle_km
-from locdiff.metrics import THRESHOLDS_KM, hits
+from locdiff.metrics import THRESHOLDS_KM
 
 TITLE = "accuracy over the degree L, and the resolution limit of the encoding"
 DATA = (
@@ -40,16 +40,16 @@ def compute(context):
     """Whether each method is right at each degree, hits (degrees, METHODS, n, thresholds); the decoding errors in km of
     noisy encodings, errors (degrees, places); training seconds; about."""
     data, places = pictures(context, SCALES[context.scale]), PLACES[context.scale]
-    right, errors, seconds = [], [], []
+    hits, errors, seconds = [], [], []
     for l_max in DEGREES[context.scale]:
         settings = train.resolve(**data.scale.training | {"l_max": l_max})
         model, cost = context.trained(settings, data.folder)
         key = [str(data.folder), len(data.truth), repr(settings)]
         piece = context.piece(f"degree-{l_max}", key, lambda model=model: _hits(model, data.embeddings, data.truth))
-        right.append(piece["hits"])
+        hits.append(piece["hits"])
         seconds.append(cost["seconds"])
         errors.append(context.piece(f"limit-{l_max}", places, lambda l=l_max: _limit(l, places))["errors"])
-    found = {"degrees": DEGREES[context.scale], "hits": right, "errors": errors, "seconds": seconds}
+    found = {"degrees": DEGREES[context.scale], "hits": hits, "errors": errors, "seconds": seconds}
     return {name: np.array(values) for name, values in found.items()} | {"about": data.about()}
 
 
@@ -58,7 +58,7 @@ def _hits(model, embeddings, truth):
     top = model.modes(coeffs, model.to_density(coeffs))[0][:, 0]
     samples = model.decode(model.sample(embeddings, SAMPLES))
     places = (top, geographic_center(samples.double()))
-    return {"hits": np.stack([hits(place, truth).numpy() for place in places])}
+    return {"hits": np.stack([within(place, truth) for place in places])}
 
 
 def _limit(l_max, count):

@@ -3,11 +3,9 @@
 import comparison
 import numpy as np
 import report
-import torch
 from comparison import CENTRE, EACH, HILL, NEAREST, RETRIEVAL
 
 from locdiff import evaluate
-from locdiff.metrics import hits
 
 SCALES = comparison.SCALES
 TITLE = "LocDiffusion and the other families of methods"
@@ -36,12 +34,11 @@ def compute(context):
     result = {}
     for i, data in enumerate(comparison.data_sets(context)):
         found, covered = comparison.predictions(context, data)
-        right = [hits(torch.from_numpy(method["places"]), data.truth).numpy() for method in found.values()]
         result |= {
             f"title_{i}": data.title,
             f"about_{i}": data.about(),
             f"methods_{i}": list(found),
-            f"hits_{i}": np.stack(right),
+            f"hits_{i}": np.stack([comparison.within(method["places"], data.truth) for method in found.values()]),
             f"seconds_{i}": [method.get("seconds", np.nan) for method in found.values()],
             f"parameters_{i}": [method.get("parameters", np.nan) for method in found.values()],
             f"covered_{i}": covered,

@@ -7,7 +7,6 @@ import torch
 
 from locdiff import gallery
 from locdiff.cli import InputError
-from locdiff.metrics import hits
 
 SCALES = comparison.SCALES
 TITLE = "GeoCLIP and LocDiffusion over galleries and anchors"
@@ -42,7 +41,7 @@ def compute(context):
             }
 
         piece = context.piece(f"anchors-{len(places)}", data.key, predict)
-        right.append([hits(torch.from_numpy(piece[method]), data.truth).numpy() for method in METHODS])
+        right.append([comparison.within(piece[method], data.truth) for method in METHODS])
     return {
         "hits": np.array(right).swapaxes(0, 1),
         "sizes": np.array([len(places) for places in galleries]),

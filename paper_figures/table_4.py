@@ -1,9 +1,8 @@
 """Table 4: how many places of a gallery lie close to the test places."""
 
 import numpy as np
+import report
 import torch
-from report import PAPER as papers
-from report import markdown_table, with_interval, write_csv
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -21,7 +20,7 @@ COUNTS = (1, 10, 50, 100)
 RADII_KM = (1, 25)
 GRIDS = (21_000, 100_000, 500_000, 1_000_000)
 TURNED = 100_000  # the grid whose size fits the paper's 38.9 %: so much of the Earth lies within 25 km of its places
-PAPER = papers["table_4"]
+PAPER = report.PAPER["table_4"]
 
 
 def compute(context, turns=200, seed=0):
@@ -67,8 +66,8 @@ def draw(result, folder):
     ]
     counts = [f"within {r} km: {'>' if r == 1 and c > 1 else '>='} {c}" for r in RADII_KM for c in COUNTS]
     header = ["gallery", "places", *counts]
-    write_csv(folder / "table_4.csv", header, rows)
-    table = markdown_table(header, [[*row[:2], *(f"{cell:.1f}" for cell in row[2:])] for row in rows])
+    report.write_csv(folder / "table_4.csv", header, rows)
+    table = report.markdown_table(header, [[*row[:2], *(f"{cell:.1f}" for cell in row[2:])] for row in rows])
     share = 100 * size * np.sin(RADII_KM[1] / EARTH_RADIUS_KM / 2) ** 2
     text = (
         f"Per cent of the {int(result['places']):,} test places. The caps of 25 km around the places of a grid of "
@@ -80,6 +79,6 @@ def draw(result, folder):
     verdict = (
         f"{'reproduced' if differs < 0.1 else 'differs'}: the row of MP16 equals the paper's to {differs:.2f}; the "
         f"paper does not give its grid, and its 38.9 % is {'what' if inside else 'not what'} a grid of {size:,} places "
-        f"gives, {with_interval(mean[4], low[4], high[4])}."
+        f"gives, {report.with_interval(mean[4], low[4], high[4])}."
     )
     return f"{table}\n\n{text}", verdict

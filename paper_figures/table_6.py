@@ -6,13 +6,12 @@ import math
 import numpy as np
 import report
 import torch
-from comparison import SAMPLES, Experiment, pictures
+from comparison import SAMPLES, Experiment, pictures, within
 
 from locdiff import baselines, datasets, decoder, train
 from locdiff.coordinates import geographic_center
 from locdiff.evaluate import medoid
 from locdiff.location_encoders import ENCODERS, PlaceDecoder, train_decoder
-from locdiff.metrics import hits
 
 TITLE = "location encoders: diffusion in their spaces"
 DATA = (
@@ -63,7 +62,7 @@ def space(context, name):
 def compute(context):
     """The hits (encoders, SUMMARIES, n, thresholds), the encoders' names and dimensions, and what there is."""
     data = pictures(context, SCALES[context.scale])
-    settings, found, dimensions = data.settings(), [], []
+    settings, pieces = data.settings(), []
     for name in ENCODERS:
 
         def diffuse(name=name):
@@ -73,14 +72,13 @@ def compute(context):
                 return baselines.EncodingDiffusion(config, encode, decode, size)
 
             places = baselines.train_baseline(make, data.train, settings, data.device).sample(data.embeddings, SAMPLES)
-            right = [hits(place, data.truth).numpy() for place in (geographic_center(places), medoid(places))]
-            return {"hits": np.stack(right), "dimensions": size}
+            found = [within(place, data.truth) for place in (geographic_center(places), medoid(places))]
+            return {"hits": np.stack(found), "dimensions": size}
 
         key = [name, dataclasses.asdict(settings), DECODERS[context.scale], str(data.folder), len(data.truth)]
-        piece = context.piece(f"diffusion-{name.replace('/', '-')}", key, diffuse)
-        found.append(piece["hits"])
-        dimensions.append(int(piece["dimensions"]))
-    return {"hits": np.stack(found), "names": list(ENCODERS), "dimensions": dimensions, "about": data.about()}
+        pieces.append(context.piece(f"diffusion-{name.replace('/', '-')}", key, diffuse))
+    result = {key: np.stack([piece[key] for piece in pieces]) for key in ("hits", "dimensions")}
+    return result | {"names": list(ENCODERS), "about": data.about()}
 
 
 def key_numbers(result):

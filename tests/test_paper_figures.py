@@ -482,7 +482,7 @@ def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):
         and "Of one seed" not in text
         and "4.7/27.0/50.2/70.8/84.3" in text
         and "3 steps of 64" in text
-        and "l_max 5;" in text
+        and "l_max 5 " in text
         and "seeds 0, 1." in text
     )
     with open(tmp_path / "table_9.csv", newline="") as file:

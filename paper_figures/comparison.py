@@ -206,13 +206,11 @@ def within(places, truth):
 
 def densest_anchor(coeffs, anchors, device):
     """Of the anchors (N, 2) the one where each density (n, D), given by natural parameters, is largest: (n, 2)."""
-    coeffs, best, places = coeffs.to(device), torch.full((len(coeffs),), -torch.inf), torch.empty(len(coeffs), 2)
-    places = places.double()
-    for chunk in anchors.split(max(1, 2**26 // len(coeffs))):
-        value, index = (part.cpu() for part in evaluate_at(coeffs, chunk.to(device)).max(dim=-1))
-        better = value > best
-        best, places = torch.where(better, value, best), torch.where(better[:, None], chunk[index], places)
-    return places
+    chunks = anchors.double().split(max(1, 2**26 // len(coeffs)))
+    found = [evaluate_at(coeffs.to(device), chunk.to(device)).max(dim=-1) for chunk in chunks]
+    best = torch.stack([value for value, _ in found]).argmax(dim=0).cpu()
+    places = torch.stack([chunk[index.cpu()] for chunk, (_, index) in zip(chunks, found, strict=True)])
+    return places[best, torch.arange(len(best))]
 
 
 def centre_at_anchors(samples, anchors):

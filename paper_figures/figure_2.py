@@ -141,9 +141,7 @@ def draw(result, folder):
 
 def verdict(result):
     """Do the checks hold of both presets?"""
-    failed = [
-        f"{c} ({name})" for name in PRESETS for c, ok in zip(CHECKS, result[f"{name}_checks"], strict=True) if not ok
-    ]
+    failed = [f"{CHECKS[i]} ({name})" for name in PRESETS for i in np.flatnonzero(~result[f"{name}_checks"])]
     counts = " and ".join(f"{result[f'{name}_parameters'][0]:,} ({name})" for name in PRESETS)
     if failed:
         return f"differs: not so: {'; '.join(failed)}. Parameters: {counts}."

@@ -106,12 +106,10 @@ def draw(result, folder):
     figure.legend(handles, labels, loc="outside lower center", ncols=2, facecolor="#555555", labelcolor="white")
 
     header = ["L", "paper: resolution, km", "20000 / L, km", "width of F, km", "width of exp(F), km", "mass in it"]
-    rows = [
-        [L, PAPER_RESOLUTION.get(L, ""), f"{20000 / L:.0f}", f"{exponent:.0f}", f"{density:.0f}", f"{100 * mass:.0f} %"]
-        for L, exponent, density, mass in zip(
-            degrees, result["exponent_km"], result["density_km"], result["mass"], strict=True
-        )
-    ]
+    columns, rows = (result[key] for key in ("exponent_km", "density_km", "mass")), []
+    for L, exponent, density, mass in zip(degrees, *columns, strict=True):
+        paper, scale = PAPER_RESOLUTION.get(L, ""), f"{20000 / L:.0f}"
+        rows.append([L, paper, scale, f"{exponent:.0f}", f"{density:.0f}", f"{100 * mass:.0f} %"])
     narrow = ", ".join(f"{width:.0f}" for width in result["density_km"])
     verdict = (
         "reproduced: the bright region shrinks as L grows. But the paper's 20000 km / L is the scale of F; the density "

@@ -34,7 +34,7 @@ DECODERS = {  # arguments of train_decoder
 
 
 def learned_decoder(context, name):
-    """The encoder of that name, its PlaceDecoder, and the decoder's mean drift in km without noise."""
+    """The encoder of that name and its PlaceDecoder."""
     encoder, settings = ENCODERS[name](0), DECODERS[context.scale]
 
     def compute():
@@ -45,7 +45,7 @@ def learned_decoder(context, name):
     learned = PlaceDecoder(encoder.dimensions, hidden=settings.get("hidden", 512))
     state = {key.removeprefix("state."): torch.from_numpy(value) for key, value in piece.items() if "state." in key}
     learned.load_state_dict(state)
-    return encoder.cpu(), learned, float(piece["drift"])
+    return encoder.cpu(), learned
 
 
 def space(context, name):
@@ -53,9 +53,8 @@ def space(context, name):
     if name == SHDD:
         encoder, scale = ENCODERS[name](0), 1 / math.sqrt(4 * math.pi)
         return lambda places: encoder(places) / scale, lambda x: decoder.exact_mode(x * scale)[0], encoder.dimensions
-    encoder, learned, _ = learned_decoder(context, name)
-    scale, device = learned.scale.item(), train.pick_device()
-    encoder, learned = encoder.to(device), learned.to(device)
+    encoder, learned = (module.to(train.pick_device()) for module in learned_decoder(context, name))
+    scale = learned.scale.item()
     return lambda places: encoder(places) / scale, lambda x: learned(x * scale), encoder.dimensions
 
 

@@ -25,7 +25,7 @@ def compute(context):
     places, rows, drifts = random_places(PLACES, random), {}, []
     for name in ENCODERS:
         if name != SHDD:
-            encoder, learned, _ = table_6.learned_decoder(context, name)
+            encoder, learned = table_6.learned_decoder(context, name)
             rows[name] = encoder, learned, learned.scale.item()
     for degree in DEGREES:
         encoder = ENCODERS[SHDD](0, l_max=degree)

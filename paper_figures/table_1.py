@@ -59,7 +59,7 @@ def key_numbers(result):
 def draw(result, folder):
     """Write table_1.png and table_1.csv; Markdown and verdict."""
     count = sum(name.startswith("title_") for name in result)
-    figure, panels = report.subplots(13, 4.8 * count, count, 5, sharex="col", sharey="row", squeeze=False)
+    figure, panels = report.subplots(13, 4.8 * count, count, 5, sharey="row", squeeze=False)
     beside = {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
     parts, verdicts, lines = [], [], []
     for i in range(count):

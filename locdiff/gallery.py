@@ -65,13 +65,19 @@ class GeoClip(nn.Module):
         """What galleries of places are searched with, (n, 512), for embeddings (n, d) by the encoder of that name."""
         if encoder == SIMULATION:
             return normalize(embeddings, dim=-1)
-        model, _, weights = encoder.partition("/")
-        if model in ("ViT-L-14", "ViT-L-14-quickgelu") and re.fullmatch(r"openai|.*-[0-9a-f]{12}", weights):
+        if geoclip_takes(encoder):
             return self.images(embeddings)
         raise InputError(
             f"GeoCLIP's galleries are searched with embeddings by ViT-L-14/openai, these are by '{encoder}': embed the "
             "pictures with python -m locdiff.embed, or search among the training pictures"
         )
+
+
+def geoclip_takes(encoder):
+    """Whether the encoder of that name is GeoCLIP's: CLIP ViT-L/14 with OpenAI's weights, or with a user's own file."""
+    model, _, weights = encoder.partition("/")
+    known = re.fullmatch(r"openai|.*-[0-9a-f]{12}", weights)
+    return model in ("ViT-L-14", "ViT-L-14-quickgelu") and known is not None
 
 
 def _package():

@@ -1,17 +1,18 @@
 """The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike."""
 
 import dataclasses
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from context import timed_training
 from scipy.spatial import cKDTree
 
-from locdiff import baselines, datasets, evaluate, gallery, metrics, simulation, train
+from locdiff import baselines, datasets, evaluate, gallery, simulation, train
 from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
 from locdiff.decoder import evaluate_at
+from locdiff.metrics import hits
 
 SAMPLES = 16
 RETRIEVAL = "Retrieval"
@@ -20,6 +21,16 @@ CENTRE = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 HILL = "LocDiffusion, one pass, top of its most probable hill"
 EACH = "LocDiffusion, one pass, best place for each column"
 STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How large a table of trainings is."""
+
+    training: dict  # settings that differ from the quickstart's
+    pictures: int  # to test on, at most
+    blue_marble: datasets.BlueMarble = field(default_factory=datasets.BlueMarble)
+    seeds: tuple = (0,)
 
 
 @dataclass(frozen=True)
@@ -48,20 +59,51 @@ SCALES = {
 }  # fmt: skip
 
 
-class Data:
-    """A data set of the comparison: pictures to train and to test on, and what retrieval searches in.
+class Pictures:
+    """Pictures to train and to test on, in an embeddings folder; `scale` has the number of `pictures` to test on at
+    most, and as `training` the settings that differ from the quickstart's."""
+
+    def __init__(self, folder, scale):
+        self.folder, self.scale, self.device = Path(folder), scale, train.pick_device()
+        self.train, test = datasets.train_and_test(folder, 0)
+        self.test = test.subset(np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int))
+        self.embeddings, self.truth = self.test.batch(range(len(self.test)))
+
+    def settings(self, **differs):
+        """How a model is trained that `differs` so."""
+        return train.fitted(train.resolve(**self.scale.training | differs), self.train)
+
+    def about(self):
+        """What there is, in a sentence."""
+        settings = self.settings()
+        training, model = settings.training, settings.model
+        seeds = ", ".join(map(str, getattr(self.scale, "seeds", (0,))))
+        return (
+            f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on, embeddings by "
+            f"{self.train.encoder}; {training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; l_max "
+            f"{model.l_max} where no other is named; {model.sample_steps} sampling steps; seeds {seeds}."
+        )
+
+
+def pictures(context, scale):
+    """The user's pictures or, without --data, the scale's Blue Marble views."""
+    return Pictures(context.data or datasets.blue_marble(scale.blue_marble), scale)
+
+
+class Data(Pictures):
+    """A data set of the comparison, and what retrieval searches in.
 
     `places` (m, 2) are those of a gallery embedded by GeoCLIP; without them the training pictures are the gallery.
     """
 
     def __init__(self, title, folder, scale, places=None):
-        self.title, self.scale, self.places, self.device = title, scale, places, train.pick_device()
-        self.folder = Path(folder)
-        self.train, test = datasets.train_and_test(folder, 0)
-        chosen = np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int)
-        self.test = test.subset(chosen)
-        self.embeddings, self.truth = self.test.batch(range(len(self.test)))
+        super().__init__(folder, scale)
+        self.title, self.places = title, places
         self.key = [title, str(folder), dataclasses.asdict(scale)]
+
+    def settings(self):
+        """How every model is trained."""
+        return super().settings(steps=self.scale.steps)
 
     def search(self, places=None):
         """The queries of the test pictures and the gallery (Embeddings) they are searched in: that of `places` (m, 2),
@@ -74,19 +116,12 @@ class Data:
         return queries, gallery.embed_places(places, geoclip)
 
     def about(self):
-        """What there is, in a sentence."""
+        """What there is, and what is searched."""
         if self.places is None:
             searched = f"the {len(self.train):,} training pictures by their embeddings"
         else:
             searched = f"GeoCLIP's embeddings of {len(self.places):,} places"
-        return (
-            f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on; {self.scale.steps:,} steps; "
-            f"embeddings by {self.train.encoder}; retrieval searches {searched}."
-        )
-
-    def settings(self):
-        """How every model is trained."""
-        return train.fitted(train.resolve(**self.scale.training | {"steps": self.scale.steps}), self.train)
+        return f"{super().about()} Retrieval searches {searched}."
 
 
 def blue_marble(context):
@@ -105,16 +140,30 @@ def simulated(context):
 
 
 def own(context):
-    """The user's embeddings folder; embeddings by CLIP ViT-L/14 are searched for in GeoCLIP's gallery."""
+    """The user's embeddings folder; embeddings that GeoCLIP takes are searched for in its gallery."""
     data = Data(f"Pictures of {Path(context.data).name}", context.data, SCALES[context.scale])
-    if data.train.encoder.startswith("ViT-L-14"):
+    if gallery.geoclip_takes(data.test.encoder):
         data.places = gallery.gallery_places("mp16")
     return data
 
 
-def trained(context, data):
-    """The LocDiffusion model trained on the data, and what that took: {"seconds", "parameters"}."""
-    return context.trained(data.settings(), data.folder)
+def data_sets(context):
+    """The data sets of Table 1: the embedded two, or the user's."""
+    return [own(context)] if context.data else [blue_marble(context), simulated(context)]
+
+
+def locdiffusion(context, data):
+    """The LocDiffusion model trained on the data, what that took, and its `samples` (n, SAMPLES, 2) and places (n, 2)
+    or (n, thresholds, 2) for the test pictures."""
+    model, cost = context.trained(data.settings(), data.folder)
+
+    def compute():
+        found = evaluate.predict_all(model, data.embeddings, data.truth, SAMPLES)
+        centre = geographic_center(found["samples"])
+        places = {"samples": found["samples"], CENTRE: centre, HILL: found["mode"], EACH: found["each"]}
+        return {name: place.numpy() for name, place in places.items()}
+
+    return model, cost, context.piece("locdiffusion-places", data.key, compute)
 
 
 def predictions(context, data):
@@ -123,21 +172,20 @@ def predictions(context, data):
     Trained methods also say how long that took ("seconds") and how large they are ("parameters"). The second result
     tells of each picture whether its place lies within the hybrid's radius of one of LocDiffusion's samples, (n,).
     """
-    found = {NEAREST: context.piece("kernel-density", data.key, lambda: {"places": _kernel_density(data)})}
+
+    def kept(name, places):
+        return context.piece(name, data.key, lambda: {"places": places().numpy()})
+
+    found = {NEAREST: kept("kernel-density", lambda: baselines.kernel_density(data.embeddings, data.train))}
     for name, make in baselines.FAMILIES.items():
 
-        def compute(make=make):
-            started = time.monotonic()
-            model = baselines.train_baseline(make, data.train, data.settings(), data.device)
-            cost = {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
+        def family(make=make):
+            model, cost = timed_training(make, data.train, data.settings())
             return {"places": model.predict(data.embeddings).numpy()} | cost
 
-        found[name] = context.piece(name.split()[0].lower(), data.key, compute)
-    found[RETRIEVAL] = context.piece(
-        "retrieval", data.key, lambda: {"places": gallery.retrieve(*data.search()).numpy()}
-    )
-    model, cost = trained(context, data)
-    own = _own_places(context, data, model)
+        found[name] = context.piece(name.split()[0].lower(), data.key, family)
+    found[RETRIEVAL] = kept("retrieval", lambda: gallery.retrieve(*data.search()))
+    model, cost, own = locdiffusion(context, data)
     found |= {name: {"places": own[name]} | cost for name in (CENTRE, HILL, EACH)}
     samples = torch.from_numpy(own["samples"])
 
@@ -151,34 +199,18 @@ def predictions(context, data):
     return found, (distance <= evaluate.RADIUS_KM).any(dim=1).numpy()
 
 
-def _kernel_density(data):
-    return baselines.kernel_density(data.embeddings, data.train).numpy()
-
-
-def _own_places(context, data, model):
-    def compute():
-        found = evaluate.predict_all(model, data.embeddings, data.truth, SAMPLES)
-        centre = geographic_center(found["samples"])
-        places = {"samples": found["samples"], CENTRE: centre, HILL: found["mode"], EACH: found["each"]}
-        return {name: place.numpy() for name, place in places.items()}
-
-    return context.piece("locdiffusion-places", data.key, compute)
-
-
-def samples(context, data, model):
-    """The samples of LocDiffusion for the test pictures, (n, SAMPLES, 2)."""
-    return torch.from_numpy(_own_places(context, data, model)["samples"])
+def within(places, truth):
+    """Whether places (n, 2) or (n, thresholds, 2) are within each threshold of the truth (n, 2): (n, thresholds)."""
+    return hits(torch.as_tensor(places), truth).numpy()
 
 
 def densest_anchor(coeffs, anchors, device):
     """Of the anchors (N, 2) the one where each density (n, D), given by natural parameters, is largest: (n, 2)."""
-    coeffs, best, places = coeffs.to(device), torch.full((len(coeffs),), -torch.inf), torch.empty(len(coeffs), 2)
-    places = places.double()
-    for chunk in anchors.split(max(1, 2**26 // len(coeffs))):
-        value, index = (part.cpu() for part in evaluate_at(coeffs, chunk.to(device)).max(dim=-1))
-        better = value > best
-        best, places = torch.where(better, value, best), torch.where(better[:, None], chunk[index], places)
-    return places
+    chunks = anchors.double().split(max(1, 2**26 // len(coeffs)))
+    found = [evaluate_at(coeffs.to(device), chunk.to(device)).max(dim=-1) for chunk in chunks]
+    best = torch.stack([value for value, _ in found]).argmax(dim=0).cpu()
+    places = torch.stack([chunk[index.cpu()] for chunk, (_, index) in zip(chunks, found, strict=True)])
+    return places[best, torch.arange(len(best))]
 
 
 def centre_at_anchors(samples, anchors):
@@ -186,13 +218,3 @@ def centre_at_anchors(samples, anchors):
     the nearest anchor, which is where the density of a single place is largest; (n, 2)."""
     tree = cKDTree(to_unit_vector(anchors).numpy())
     return geographic_center(anchors[tree.query(to_unit_vector(samples.double()).numpy())[1]])
-
-
-def intervals(values):
-    """Mean of values (n, ...) and the ends of its 95 % bootstrap interval, in per cent: three arrays (...)."""
-    return [100 * part for part in (values.mean(axis=0), *metrics.bootstrap(values))]
-
-
-def data_sets(context):
-    """The data sets of Table 1: the embedded two, or the user's."""
-    return [own(context)] if context.data else [blue_marble(context), simulated(context)]

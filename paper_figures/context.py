@@ -40,7 +40,7 @@ class Context:
             arrays = compute()
             about = {"key": key, "seconds": time.monotonic() - started, "versions": train.versions()}
             arrays["about"] = json.dumps(about, default=str)
-            write_atomically(path, lambda temporary: _savez(temporary, arrays))
+            savez(path, arrays)
         with np.load(path) as file:
             arrays = dict(file)
         self.used.append(json.loads(str(arrays.pop("about"))))
@@ -50,22 +50,30 @@ class Context:
         """The LocDiffusion model trained by these Settings on the training part of the embeddings folder, and what that
         took: {"seconds", "parameters"}."""
         key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(folder)]
-        kept, device = self.path("locdiffusion", key).with_suffix(""), train.pick_device()
+        kept = self.path("locdiffusion", key).with_suffix("")
 
         def compute():
             data, _ = datasets.train_and_test(folder, 0)
-            started = time.monotonic()
-            model = baselines.train_baseline(
-                lambda _, config: LocDiffusion(config), data, train.fitted(settings, data), device
-            )
+            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, train.fitted(settings, data))
             model.save(kept)
-            parameters = sum(p.numel() for p in model.parameters())
-            return {"seconds": time.monotonic() - started, "parameters": parameters}
+            return cost
 
         cost = self.piece("locdiffusion", key, compute)
-        return LocDiffusion.load(kept, device), cost
+        return LocDiffusion.load(kept, train.pick_device()), cost
 
 
-def _savez(path, arrays):
-    with open(path, "wb") as file:  # given a name, numpy would add an ending to it
-        np.savez_compressed(file, **arrays)
+def timed_training(make, data, settings):
+    """The model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds", "parameters"}."""
+    started = time.monotonic()
+    model = baselines.train_baseline(make, data, settings, train.pick_device())
+    return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def savez(path, arrays):
+    """Write the arrays {name: array} to the file `path`, whole or not at all."""
+
+    def write(temporary):
+        with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)

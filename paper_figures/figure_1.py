@@ -1,20 +1,20 @@
 """Figure 1: spaces to diffuse in. How encodings take noise, and how their distances follow those on the Earth."""
 
-from dataclasses import dataclass
+from collections import namedtuple
 from functools import partial
 
 import numpy as np
 import torch
-from figure_3 import land_around, places_around
+from figure_3 import draw_square, square_around
 from matplotlib.figure import Figure
-from report import markdown_table, with_interval, write_csv
+from report import BLUE, GREEN, RED, band, estimate, markdown_table, save, with_interval, write_csv
 from scipy.ndimage import minimum_filter
 from scipy.optimize import isotonic_regression
 
 from locdiff import decoder, gallery, maps, shdd
 from locdiff.coordinates import great_circle_km
+from locdiff.datasets import is_land
 from locdiff.location_encoders import ENCODERS
-from locdiff.metrics import bootstrap
 
 TITLE = "noise and distances in the spaces of location encodings"
 DATA = (
@@ -22,20 +22,14 @@ DATA = (
     "scales, not trained; GeoCLIP's location encoder as its authors trained it."
 )
 SPHERE2VEC, GEOCLIP, SHDD_23, SHDD_47 = "Sphere2Vec", "GeoCLIP, trained", "SHDD, L = 23", "SHDD, L = 47"
-COLOURS = {SPHERE2VEC: "#D55E00", GEOCLIP: "#CC79A7", SHDD_23: "#0072B2", SHDD_47: "#009E73"}
+COLOURS = {SPHERE2VEC: RED, GEOCLIP: "#CC79A7", SHDD_23: BLUE, SHDD_47: GREEN}
 LIGHT = {SPHERE2VEC: "#E69F00", GEOCLIP: "#CC79A7", SHDD_23: "#56B4E9"}  # on dark maps
 PARIS, HALF_KM = (48.86, 2.35), 2000.0
 NOISES = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # length of the noise, in lengths of the encoding
 SHOWN, FAR_KM = 4.0, 750.0  # the noise of the maps; beyond this a decoded place is elsewhere
 
 
-@dataclass(frozen=True)
-class Scale:
-    pixels: int  # of the square around Paris, a side
-    nside: int  # of the grid of places that are decoded to
-    places: int  # to add noise to
-
-
+Scale = namedtuple("Scale", "pixels nside places")  # of the square, a side; of the grid decoded to; places with noise
 SCALES = {"smoke": Scale(25, 8, 20), "cpu": Scale(101, 64, 300), "paper": Scale(401, 64, 3000)}
 
 
@@ -46,37 +40,33 @@ def compute(context):
     distance from the nearest valid encoding, in lengths of the encoding; `decoded` (encoders, places, 2), where noisy
     encodings of Paris end. `density` is that of the first of these by SHDD_23, `kl` (places,) their divergences from
     that of Paris; `land` (pixels, pixels)."""
-    scale = SCALES[context.scale]
-    east, north = np.meshgrid(*[np.linspace(-HALF_KM, HALF_KM, scale.pixels)] * 2)
-    square, km = torch.from_numpy(places_around(*PARIS, east, north)).view(-1, 2), np.hypot(east, north)
-    inside, found = km <= HALF_KM, []
-    for i, encode in enumerate(encoders().values()):
+    scale, found = SCALES[context.scale], {}
+    km, square = square_around(*PARIS, HALF_KM, scale.pixels)
+    inside = km <= HALF_KM
+    for i, (name, encode) in enumerate(encoders().items()):
         own = context.piece(f"encoder-{i}", repr(scale), partial(measure, encode, square, scale))
         own["map"] = own["map"].reshape(km.shape)
-        minima = false_minima(own["map"]) & inside & (km > 0)
-        own |= {"nonlinearity": nonlinearity(km[inside], own["map"][inside])}
-        found.append(own | {"minima": minima.sum(), "nearest": km[minima].min(initial=np.inf)})
+        own["nonlinearity"] = nonlinearity(km[inside], own["map"][inside])
+        minima = km[false_minima(own["map"]) & inside & (km > 0)]
+        found[name] = own | {"minima": minima.size, "nearest": minima.min(initial=np.inf)}
     keys = ("map", "nonlinearity", "minima", "nearest", "drift", "off", "decoded")
-    result = {key: np.stack([own[key] for own in found]) for key in keys}
-    noisy, anchors = (
-        torch.from_numpy(found[list(COLOURS).index(SHDD_23)]["noisy"]),
-        decoder.healpix_anchors(scale.nside),
-    )
-    basis, truth = shdd.encode(anchors, 23).float(), shdd.encode(torch.tensor(PARIS), 23)
+    result = {key: np.stack([own[key] for own in found.values()]) for key in keys}
+    noisy = torch.from_numpy(found[SHDD_23]["noisy"])
+    basis = shdd.encode(decoder.healpix_anchors(scale.nside), 23).float()
     density = torch.softmax(shdd.evaluate(noisy[0], basis), dim=-1)
-    kl = shdd.kl_divergence(noisy, truth, basis)
-    return result | {"kl": kl.numpy(), "density": density.numpy(), "land": land_around(*PARIS, east, north)}
+    kl = shdd.kl_divergence(noisy, shdd.encode(torch.tensor(PARIS), 23), basis)
+    return result | {"kl": kl.numpy(), "density": density.numpy(), "land": is_land(square).view(km.shape).numpy()}
 
 
 def encoders():
     """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLOURS."""
     geoclip = gallery.GeoClip()
-
-    def by_geoclip(lat_lon):
-        return torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)])
-
-    shdds = [lambda lat_lon, l_max=l_max: shdd.encode(lat_lon, l_max).float() for l_max in (23, 47)]
-    return dict(zip(COLOURS, (ENCODERS["Sphere2Vec-sphereM"](0), by_geoclip, *shdds), strict=True))
+    return {
+        SPHERE2VEC: ENCODERS["Sphere2Vec-sphereM"](0),
+        GEOCLIP: lambda lat_lon: torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)]),
+        SHDD_23: lambda lat_lon: shdd.encode(lat_lon, 23).float(),
+        SHDD_47: lambda lat_lon: shdd.encode(lat_lon, 47).float(),
+    }
 
 
 def measure(encode, square, scale):
@@ -92,11 +82,10 @@ def measure(encode, square, scale):
         length = encodings.norm(dim=-1, keepdim=True)
         random = torch.randn(len(chosen), valid.shape[1], generator=generator)
         noisy = encodings + noise * length * random / valid.shape[1] ** 0.5
-        distance, nearest = torch.cat(
-            [torch.stack((squares - 2 * part @ valid.T).min(dim=-1), dim=-1) for part in noisy.split(100)]
-        ).unbind(-1)
+        found = [(squares - 2 * part @ valid.T).min(dim=-1) for part in noisy.split(100)]
+        distance, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
         off = (distance + noisy.square().sum(dim=-1)).clamp(min=0).sqrt() / length[:, 0]
-        return noisy, anchors[nearest.long()], off
+        return noisy, anchors[nearest], off
 
     decoded = [decode(valid[chosen], noise)[1:] for noise in NOISES]
     noisy, ends, _ = decode(paris, SHOWN)
@@ -132,23 +121,18 @@ def key_numbers(result):
 
 def draw(result, folder):
     """Write figure_1.png and figure_1.csv; Markdown and verdict."""
+    far = 100 * np.array([[estimate(places) for places in own] for own in result["drift"] > FAR_KM])
     figure = Figure(figsize=(15, 7.3), dpi=110, layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
-    draw_noise(above.subplots(1, 4, width_ratios=(1, 1.9, 1.9, 1)), result)
+    draw_noise(above.subplots(1, 4, width_ratios=(1, 1.9, 1.9, 1)), result, far)
     draw_maps(below.subplots(1, 4, sharex=True, sharey=True), result)
-    figure.savefig(folder / "figure_1.png")
-    far = result["drift"] > FAR_KM
     rows, lines = [], []
     for i, name in enumerate(COLOURS):
-        ends = 100 * np.array([bootstrap(part) for part in far[i]]).reshape(-1, 2)
-        shown = NOISES.index(SHOWN)
         nearest = f"{result['nearest'][i]:,.0f}" if result["minima"][i] else "none"
-        share = with_interval(100 * far[i, shown].mean(), *ends[shown])
+        share = with_interval(*far[i, NOISES.index(SHOWN)])
         rows.append([name, f"{result['nonlinearity'][i]:.3f}", result["minima"][i], nearest, share])
-        for j, noise in enumerate(NOISES):
-            lines.append(
-                [name, noise, np.median(result["drift"][i, j]), 100 * far[i, j].mean(), *ends[j], result["off"][i, j]]
-            )
+        drifts = zip(NOISES, np.median(result["drift"][i], axis=-1), far[i], result["off"][i], strict=True)
+        lines += [[name, noise, drift, *shares, off] for noise, drift, shares, off in drifts]
     header = ["encoder", "noise", "median drift km", f"per cent over {FAR_KM:.0f} km", "low", "high", "off the valid"]
     write_csv(folder / "figure_1.csv", header, lines)
     text = (
@@ -161,8 +145,8 @@ def draw(result, folder):
         "decoder, and its heat maps show the distances on the Earth of decoded vectors."
     )
     far_away = f"decoded over {FAR_KM:.0f} km away, noise {SHOWN:g}, %"
-    header = ["encoder", "non-linearity", "false minima", "nearest, km", far_away]
-    return f"![figure 1](figure_1.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict(result)
+    table = markdown_table(["encoder", "non-linearity", "false minima", "nearest, km", far_away], rows)
+    return f"{save(figure, folder / 'figure_1.png')}\n\n{text}\n\n{table}", verdict(result)
 
 
 def verdict(result):
@@ -180,52 +164,40 @@ def verdict(result):
     )
 
 
-def draw_noise(axes, result):
+def draw_noise(axes, result, far):
     """Above: what noise does to encodings, and where noisy encodings of Paris are decoded to."""
     for i, (name, colour) in enumerate(COLOURS.items()):
         axes[0].plot(NOISES, result["off"][i], "o-", color=colour, markersize=4, label=name)
-        far = result["drift"][i] > FAR_KM
-        axes[3].plot(NOISES, 100 * far.mean(axis=-1), "o-", color=colour, markersize=4, label=name)
-        ends = 100 * np.array([bootstrap(part) for part in far]).reshape(-1, 2)
-        axes[3].fill_between(NOISES, *ends.T, color=colour, alpha=0.2, linewidth=0)
+        band(axes[3], NOISES, far[i], colour, name)
     axes[0].set(title="(1) noise leaves them all invalid", ylabel="distance from the nearest valid")
     axes[3].set(title=f"decoded over {FAR_KM:.0f} km away", ylabel="per cent of places", ylim=(-3, 103))
+    axes[0].grid(alpha=0.3)
+    axes[0].legend(fontsize=9)
     for ax in (axes[0], axes[3]):
         ax.set_xlabel("noise, in lengths of the encoding")
-        ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=9)
-    grey, shown = maps.grey_map(), {1: (SPHERE2VEC, GEOCLIP), 2: (SHDD_23,)}
+    grey, star, paris = maps.grey_map(), {"color": "#F0E442", "mec": "black", "ms": 12}, np.array([PARIS])
     axes[1].imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(-180, 180, -90, 90))
     axes[1].set(xticks=[], yticks=[], title=f"(2) embeddings of Paris with noise {SHOWN:g}, decoded")
     close, density = axes[2].inset_axes((0.66, 0.02, 0.33, 0.66)), torch.from_numpy(result["density"])
-    window = maps.close_up(np.array(PARIS))
-    maps.draw_density(axes[2], density, grey, maps.WORLD)
-    maps.draw_density(close, density, grey, window)
-    maps.mark(close, window, np.array([PARIS]), "*", color="#F0E442", mec="black", ms=12)
+    for ax, window in ((axes[2], maps.WORLD), (close, maps.close_up(paris[0]))):
+        maps.draw_density(ax, density, grey, window)
+    maps.mark(close, window, paris, "*", **star)
     close.set_title("density, 3000 km", fontsize=9, color="white", pad=2)
-    kl = np.median(result["kl"])
-    axes[2].set_title(f"(3) SHDD of Paris with noise {SHOWN:g}, SHDD-KL {kl:.1f} nats")
-    for k, names in shown.items():
+    axes[2].set_title(f"(3) SHDD of Paris with noise {SHOWN:g}, SHDD-KL {np.median(result['kl']):.1f} nats")
+    for ax, names in ((axes[1], (SPHERE2VEC, GEOCLIP)), (axes[2], (SHDD_23,))):
         for name in names:
             ends = result["decoded"][list(COLOURS).index(name)]
-            maps.mark(axes[k], maps.WORLD, ends, ".", color=LIGHT[name], markersize=4, label=name)
-        maps.mark(axes[k], maps.WORLD, np.array([PARIS]), "*", color="#F0E442", mec="black", ms=12, label="Paris")
-        axes[k].legend(fontsize=9, loc="lower left")
+            maps.mark(ax, maps.WORLD, ends, ".", color=LIGHT[name], markersize=4, label=name)
+        maps.mark(ax, maps.WORLD, paris, "*", **star, label="Paris")
+        ax.legend(fontsize=9, loc="lower left")
 
 
 def draw_maps(axes, result):
     """Below: the distance in encoding space from Paris."""
-    side = np.linspace(-HALF_KM, HALF_KM, len(result["land"]))
     for i, (ax, name) in enumerate(zip(axes, COLOURS, strict=True)):
-        picture = ax.imshow(
-            result["map"][i], extent=(-HALF_KM, HALF_KM, -HALF_KM, HALF_KM), origin="lower", vmin=0, vmax=1,
-            cmap="cividis", interpolation="nearest",
-        )  # fmt: skip
-        ax.contour(side, side, result["land"], levels=[0.5], colors="white", linewidths=0.6)
+        picture = draw_square(ax, result["map"][i], result["land"], HALF_KM, "cividis")
         ax.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=14)
-        ax.set_xlabel("km east of Paris")
         panel = "(4a)" if i < 2 else "(4b)"
         ax.set_title(f"{panel} {name}: non-linearity {result['nonlinearity'][i]:.2f}", fontsize=11)
-    axes[0].set_ylabel("km north of Paris")
     label = "distance in encoding space,\nover the largest in the square"
     axes[0].figure.colorbar(picture, ax=axes, label=label, shrink=0.8)

@@ -1,14 +1,11 @@
 """The low-pass filter of Appendix A.3: what is lost if only the dimensions of large coefficients are kept."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from report import markdown_table, write_csv
+from report import BLUE, RED, markdown_table, random_places, save, subplots, write_csv
 
 from locdiff import decoder, shdd
-from locdiff.coordinates import from_unit_vector, great_circle_km
+from locdiff.coordinates import great_circle_km
 from locdiff.metrics import bootstrap
 
 TITLE = "the low-pass filter: keeping the dimensions of large coefficients"
@@ -16,23 +13,12 @@ DATA = "places drawn uniformly on the sphere; the filter is chosen on other such
 NOISE_VARIANCE = 0.01  # that of the paper's Table 7, on every coefficient that is kept
 FILTER, SMALLER, NOISY = "low-pass filter", "smaller L", ", noise"
 ROWS = (FILTER, SMALLER, FILTER + NOISY, SMALLER + NOISY)  # with NOISY the last two
-PAPER_KEPT, PAPER_DIMENSIONS = (
-    1024,
-    2304,
-)  # Appendix A.5: "the low-pass filtering technique ... to reduce the dimension to 1024"
-
-
-@dataclass(frozen=True)
-class Scale:
-    l_max: int
-    kept: tuple  # squares, so that a smaller l_max has as many dimensions
-    places: int = 600
-
-
-SCALES = {
-    "smoke": Scale(11, (144, 100, 49, 16), 60),
-    "cpu": Scale(47, (2304, 2209, 2025, 1764, 1444, 1024, 576, 256)),
-    "paper": Scale(47, (2304, 2209, 2025, 1764, 1444, 1024, 576, 256), 20_000),
+PAPER_KEPT, PAPER_DIMENSIONS = 1024, 2304  # Appendix A.5: "the low-pass filtering ... to reduce the dimension to 1024"
+KEPT = (2304, 2209, 2025, 1764, 1444, 1024, 576, 256)  # squares, so that a smaller l_max has as many dimensions
+SCALES = {  # l_max, dimensions kept, places
+    "smoke": (11, (144, 100, 49, 16), 60),
+    "cpu": (47, KEPT, 600),
+    "paper": (47, KEPT, 20_000),
 }
 
 
@@ -40,20 +26,19 @@ def compute(context):
     """For each number of dimensions in `kept`: the share of the energy that the filter keeps, `energy`, and the
     decoding errors in km, errors (ROWS, kept, places). `largest` (D,) is the largest |coefficient| of each
     dimension over the first places, `rms` the root mean square."""
-    scale = SCALES[context.scale]
+    l_max, numbers, count = SCALES[context.scale]
     generator = torch.Generator().manual_seed(0)
-    xyz = torch.randn(4000 + scale.places, 3, dtype=torch.float64, generator=generator)
-    first, places = from_unit_vector(xyz).split([4000, scale.places])
-    seen, coeffs = shdd.encode(first, scale.l_max), shdd.encode(places, scale.l_max)
-    noise = NOISE_VARIANCE**0.5 * torch.randn(coeffs.shape, generator=generator)
+    first, places = random_places(4000 + count, generator).split([4000, count])
+    seen, coeffs = shdd.encode(first, l_max), shdd.encode(places, l_max)
+    noisy = coeffs + NOISE_VARIANCE**0.5 * torch.randn(coeffs.shape, generator=generator)
     largest, energy, errors = seen.abs().amax(dim=0), [], []
-    for kept in scale.kept:
+    for kept in numbers:
         mask = low_pass(largest, kept)
         energy.append(((coeffs * mask).square().sum() / coeffs.square().sum()).item())
-        vectors = (coeffs * mask, coeffs[:, :kept], (coeffs + noise) * mask, (coeffs + noise)[:, :kept])
+        vectors = (coeffs * mask, coeffs[:, :kept], noisy * mask, noisy[:, :kept])
         errors.append([great_circle_km(decoder.exact_mode(v.float())[0].double(), places).numpy() for v in vectors])
     return {
-        "kept": np.array(scale.kept),
+        "kept": np.array(numbers),
         "largest": largest.numpy(),
         "rms": seen.square().mean(dim=0).sqrt().numpy(),
         "energy": np.array(energy),
@@ -73,58 +58,47 @@ def key_numbers(result):
 
 def draw(result, folder):
     """Write figure_4_low_pass.png and .csv; Markdown and verdict."""
-    kept, errors, D = result["kept"], result["errors"], len(result["largest"])
-    median, ninety = np.median(errors, axis=-1), np.percentile(errors, 90, axis=-1)
-    figure = Figure(figsize=(13, 4.3), dpi=120, layout="constrained")
-    sizes, energies, panel = figure.subplots(1, 3)
+    kept, energy, D = result["kept"], result["energy"], len(result["largest"])
+    median, ninety = np.percentile(result["errors"], [50, 90], axis=-1)
+    figure, (sizes, energies, panel) = subplots(13, 4.3, 1, 3)
     order = np.argsort(-result["largest"])
-    sizes.plot(result["largest"][order], color="#D55E00", label="largest |coefficient|: what the filter sees")
-    sizes.plot(result["rms"][order], color="#0072B2", linewidth=2, label="root mean square")
+    sizes.plot(result["largest"][order], color=RED, label="largest |coefficient|: what the filter sees")
+    sizes.plot(result["rms"][order], color=BLUE, linewidth=2, label="root mean square")
     sizes.axhline((4 * np.pi) ** -0.5, color="black", linestyle=":", linewidth=1, label="$1 / \\sqrt{4 \\pi}$")
     sizes.set(xlabel="dimension, the largest first", ylabel="coefficient", ylim=(0, None))
-    sizes.legend(fontsize=9)
-    energies.plot(kept, 100 * result["energy"], "o-", color="#D55E00", label="the filter's")
+    energies.plot(kept, 100 * energy, "o-", color=RED, label="the filter's")
     energies.plot([0, D], [0, 100], ":", color="black", label="as many dimensions taken at random")
     energies.set(xlabel="dimensions kept", ylabel="energy kept, %", xlim=(0, None), ylim=(0, 105))
-    energies.legend(fontsize=9)
-    for row, label in enumerate(ROWS):
-        colour = "#D55E00" if label.startswith(FILTER) else "#0072B2"
-        noise = label.endswith(NOISY)
-        if label == SMALLER:
-            continue  # no error
-        style = "-" if noise else "--"
-        name = f"{label} of variance {NOISE_VARIANCE}" if noise else f"{label}, exact encoding"
-        panel.semilogy(kept, np.maximum(median[row], 0.1), "o" + style, color=colour, label=name)
-        if noise:
+    for row, style, colour in ((0, "o--", RED), (2, "o-", RED), (3, "o-", BLUE)):  # a smaller L alone has no error
+        name = f"{ROWS[row]} of variance {NOISE_VARIANCE}" if row > 1 else f"{ROWS[row]}, exact encoding"
+        panel.semilogy(kept, np.maximum(median[row], 0.1), style, color=colour, label=name)
+        if row > 1:
             panel.fill_between(kept, median[row], ninety[row], color=colour, alpha=0.15, linewidth=0)
     panel.set(xlabel="dimensions kept", ylabel="decoding error, km (at least 0.1)", xlim=(0, None))
-    panel.legend(fontsize=9, title="median; shaded: up to 90 %")
+    for ax, title in ((sizes, None), (energies, None), (panel, "median; shaded: up to 90 %")):
+        ax.legend(fontsize=9, title=title)
     for ax in (energies, panel):
         at = D * PAPER_KEPT / PAPER_DIMENSIONS
         ax.axvline(at, color="grey", linewidth=0.8)
         ax.text(at, ax.get_ylim()[1], f"{at:,.0f}, the paper's", ha="center", va="bottom", fontsize=9, color="grey")
         ax.grid(alpha=0.3)
-    figure.savefig(folder / "figure_4_low_pass.png")
 
-    header = ["dimensions kept", "energy kept", *(f"{row}: median, 90 %, km" for row in ROWS)]
-    rows = [
-        [n, f"{100 * energy:.1f} %", *(f"{m:.1f}, {q:.1f}" for m, q in zip(median[:, i], ninety[:, i], strict=True))]
-        for i, (n, energy) in enumerate(zip(kept, result["energy"], strict=True))
-    ]
-    lines = [
-        [n, result["energy"][i], label, median[row, i], ninety[row, i]]
-        for i, n in enumerate(kept)
-        for row, label in enumerate(ROWS)
-    ]
-    csv_header = ["dimensions kept", "energy kept by the filter", "method", "median error km", "90 % error km"]
-    write_csv(folder / "figure_4_low_pass.csv", csv_header, lines)
+    rows, lines = [], []
+    for n, share, middle, most in zip(kept, energy, median.T, ninety.T, strict=True):
+        pairs = list(zip(middle, most, strict=True))
+        rows.append([n, f"{100 * share:.1f} %", *(f"{m:.1f}, {q:.1f}" for m, q in pairs)])
+        lines += [[n, share, label, *pair] for label, pair in zip(ROWS, pairs, strict=True)]
+    header = ["dimensions kept", "energy kept by the filter", "method", "median error km", "90 % error km"]
+    write_csv(folder / "figure_4_low_pass.csv", header, lines)
     text = (
         f"Of the encoding of L = {round(D**0.5) - 1} the paper keeps the dimensions whose coefficients are large, in "
         "A.5 1,024 of them, and gives no numbers. Here they are those of the largest |coefficient| over random "
         "places; the others are set to zero and the exact mode is taken. Beside it, the first dimensions, which are "
         "the whole encoding of a smaller L: without noise it has no error."
     )
-    return f"![low-pass filter](figure_4_low_pass.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict(result)
+    header = ["dimensions kept", "energy kept", *(f"{row}: median, 90 %, km" for row in ROWS)]
+    picture = save(figure, folder / "figure_4_low_pass.png")
+    return f"{picture}\n\n{text}\n\n{markdown_table(header, rows)}", verdict(result)
 
 
 def verdict(result):

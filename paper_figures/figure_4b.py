@@ -1,8 +1,7 @@
 """Figure 4(b): the largest coefficient of every SHDD dimension, by two formulas for the spherical harmonics."""
 
 import numpy as np
-from matplotlib.figure import Figure
-from report import markdown_table
+from report import BLUE, RED, markdown_table, save, subplots
 
 from reference.spherical_harmonics import explicit_spherical_harmonics, real_spherical_harmonics
 
@@ -10,9 +9,10 @@ TITLE = "the largest |coefficient| of every SHDD dimension up to L = 63"
 DATA = "places drawn uniformly on the sphere."
 CURVES = {  # name: (label, colour)
     "recurrence": ("stable recurrence, float64", "black"),
-    "explicit64": ("paper's Eq. 20, float64", "#0072B2"),
-    "explicit32": ("paper's Eq. 20, float32", "#D55E00"),
+    "explicit64": ("paper's Eq. 20, float64", BLUE),
+    "explicit32": ("paper's Eq. 20, float32", RED),
 }
+EXPLICIT = ("explicit64", "explicit32")
 
 
 def compute(places=4000, seed=0, l_max=63):
@@ -44,8 +44,8 @@ def first_wrong_degree(error):
 
 def key_numbers(result):
     """The largest coefficient by the recurrence, and where the explicit sum leaves it."""
-    wrong = {name: first_wrong_degree(result[f"{name}_error"]) for name in ("explicit64", "explicit32")}
-    return {"largest": (result["recurrence"].max(), 0.01)} | {name: (degree, 1) for name, degree in wrong.items()}
+    wrong = {name: (first_wrong_degree(result[f"{name}_error"]), 1) for name in EXPLICIT}
+    return {"largest": (result["recurrence"].max(), 0.01)} | wrong
 
 
 def draw(result, folder):
@@ -53,9 +53,8 @@ def draw(result, folder):
     largest = {name: largest_by_degree(result[name]) for name in CURVES}
     l_max = len(largest["recurrence"]) - 1
     dimensions = np.arange(1, (l_max + 1) ** 2 + 1)
-    figure = Figure(figsize=(9.5, 7), dpi=120, layout="constrained")
-    axes = figure.subplots(2, sharex=True)
-    for ax, explicit in zip(axes, ("explicit64", "explicit32"), strict=True):
+    figure, axes = subplots(9.5, 7, 2, sharex=True)
+    for ax, explicit in zip(axes, EXPLICIT, strict=True):
         for name in (explicit, "recurrence"):
             label, colour = CURVES[name]
             ax.semilogy(dimensions, result[name], linewidth=0.6, color=colour, alpha=0.4)
@@ -68,26 +67,23 @@ def draw(result, folder):
     axes[-1].set_xlabel("dimension of the SHDD encoding, in the order of l, m")
     degree = axes[0].secondary_xaxis("top", functions=(lambda d: np.sqrt(np.maximum(d, 0)), lambda l: l**2))
     degree.set(xlabel="degree l", xticks=range(0, l_max + 1, 10))
-    figure.savefig(folder / "figure_4b.png")
 
-    wrong = {name: first_wrong_degree(result[f"{name}_error"]) for name in ("explicit64", "explicit32")}
-    rows = [
-        [f"largest at l = {l}", *(f"{largest[name][l]:.2g}" for name in CURVES)]
-        for l in (16, 23, 28, 40, 47, 50, 63) if l <= l_max
-    ]  # fmt: skip
-    rows.append(["first degree wrong by more than 1 %", "none: taken as the truth", *wrong.values()])
+    shown = [l for l in (16, 23, 28, 40, 47, 50, 63) if l <= l_max]
+    rows = [[f"largest at l = {l}", *(f"{own[l]:.2g}" for own in largest.values())] for l in shown]
+    wrong = [first_wrong_degree(result[f"{name}_error"]) for name in EXPLICIT]
+    rows.append(["first degree wrong by more than 1 %", "none: taken as the truth", *wrong])
     few, many = (int((part > 10).sum()) for part in np.split(result["explicit64"], [2500]))
+    least, most = result["recurrence"].min(), result["recurrence"].max()
     text = (
         'The paper says "in general manageable with only a few spikes" below 2,500 dimensions and "unbearably large" '
-        "beyond; it gives no numbers. By Eq. 20 in float64 "
-        f"{few} of the first 2,500 dimensions and {many} of the others exceed 10. By the recurrence the largest "
-        f"coefficient of every dimension lies between {result['recurrence'].min():.2g} and "
-        f"{result['recurrence'].max():.2g}."
+        f"beyond; it gives no numbers. By Eq. 20 in float64 {few} of the first 2,500 dimensions and {many} of the "
+        "others exceed 10. By the recurrence the largest coefficient of every dimension lies between "
+        f"{least:.2g} and {most:.2g}."
     )
     verdict = (
         "reproduced by the paper's Eq. 20, and only by it: spikes and growth are the cancellation of its alternating "
-        f"sum, wrong from degree {wrong['explicit64']} in float64 and {wrong['explicit32']} in float32. "
-        f"By the recurrence nothing exceeds {result['recurrence'].max():.2g} up to L = {l_max}."
+        f"sum, wrong from degree {wrong[0]} in float64 and {wrong[1]} in float32. By the recurrence nothing exceeds "
+        f"{most:.2g} up to L = {l_max}."
     )
-    header = ["largest absolute coefficient", *(label for label, _ in CURVES.values())]
-    return f"![figure 4b](figure_4b.png)\n\n{text}\n\n{markdown_table(header, rows)}", verdict
+    table = markdown_table(["largest absolute coefficient", *(label for label, _ in CURVES.values())], rows)
+    return f"{save(figure, folder / 'figure_4b.png')}\n\n{text}\n\n{table}", verdict

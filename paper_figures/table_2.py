@@ -2,12 +2,11 @@
 
 import comparison
 import numpy as np
+import report
 import torch
-from report import markdown_table, with_interval, write_csv
 
 from locdiff import gallery
 from locdiff.cli import InputError
-from locdiff.metrics import THRESHOLDS_KM, bootstrap, hits
 
 SCALES = comparison.SCALES
 TITLE = "GeoCLIP and LocDiffusion over galleries and anchors"
@@ -19,17 +18,8 @@ GEOCLIP = "GeoCLIP"
 DENSEST = "LocDiffusion, densest anchor"
 CENTRE = f"LocDiffusion, centre of {comparison.SAMPLES} at anchors (the paper's)"
 METHODS = (GEOCLIP, DENSEST, CENTRE)
-SIZES = ("100 k", "1 M", "500 k", "100 k", "21 k")  # of the paper: the gallery of MP-16, then the grids
-PAPER = {
-    GEOCLIP: (
-        (14.11, 34.47, 50.65, 69.67, 83.82), (0.03, 9.18, 33.47, 55.32, 75.34), (0.03, 7.17, 29.40, 52.29, 73.11),
-        (0.00, 2.67, 22.39, 47.35, 68.77), (0.00, 0.87, 19.55, 43.78, 64.33),
-    ),
-    CENTRE: (
-        (0.57, 11.1, 44.42, 68.35, 82.50), (0.01, 4.37, 43.04, 68.30, 81.66), (0.07, 4.47, 43.18, 68.36, 81.65),
-        (0.07, 4.04, 42.91, 68.34, 82.18), (0.03, 4.90, 43.44, 68.29, 81.68),
-    ),
-}  # fmt: skip
+SIZES = ("MP16", "grid, 1 M", "grid, 500 k", "grid, 100 k", "grid, 21 k")  # the paper's galleries
+PAPER = report.PAPER["table_2"]
 
 
 def compute(context):
@@ -37,8 +27,8 @@ def compute(context):
     data = comparison.own(context) if context.data else comparison.simulated(context)
     if data.places is None:
         raise InputError(f"Table 2 needs embeddings by ViT-L-14/openai, those in {context.data} are by others")
-    model, _ = comparison.trained(context, data)
-    one_pass, samples = model.one_pass(data.embeddings), comparison.samples(context, data, model)
+    model, _, found = comparison.locdiffusion(context, data)
+    one_pass, samples = model.one_pass(data.embeddings), torch.from_numpy(found["samples"])
     galleries = [data.places, *(gallery.gallery_places(f"grid:{size}") for size in data.scale.grids)]
     right = []
     for places in galleries:
@@ -51,7 +41,7 @@ def compute(context):
             }
 
         piece = context.piece(f"anchors-{len(places)}", data.key, predict)
-        right.append([hits(torch.from_numpy(piece[method]), data.truth).numpy() for method in METHODS])
+        right.append([comparison.within(piece[method], data.truth) for method in METHODS])
     return {
         "hits": np.array(right).swapaxes(0, 1),
         "sizes": np.array([len(places) for places in galleries]),
@@ -66,40 +56,36 @@ def names(sizes):
 
 def key_numbers(result):
     """Accuracies within 200 km; GeoCLIP's depend on no training."""
-    percent = 100 * result["hits"].mean(axis=2)[..., THRESHOLDS_KM.index(200)]
-    rows = zip(METHODS, percent, strict=True)
-    return {f"{m}, {i}": (p, 0.1 if m == GEOCLIP else 6) for m, row in rows for i, p in enumerate(row)}
+    galleries = range(len(result["sizes"]))
+    numbers = report.accuracies_of(METHODS, galleries, result["hits"], 200, 6)
+    return numbers | report.accuracies_of([GEOCLIP], galleries, result["hits"][:1], 200, 0.1)
 
 
 def draw(result, folder):
     """Write table_2.csv; Markdown and verdict."""
     rows, lines = [], []
     for method, right in zip(METHODS, result["hits"], strict=True):
-        first = 100 * right[0].mean(axis=0)
-        for i, (name, own) in enumerate(zip(names(result["sizes"]), right, strict=True)):
-            mean, (low, high) = 100 * own.mean(axis=0), 100 * bootstrap(own)
-            cells = [
-                with_interval(*cell) + _drop(cell[0], one) for *cell, one in zip(mean, low, high, first, strict=True)
-            ]
-            rows.append([method, name, *cells])
-            for k, threshold in enumerate(THRESHOLDS_KM):
-                published = PAPER[method][i][k] if method in PAPER else ""
-                lines.append([method, name, threshold, mean[k], low[k], high[k], published])
-        for size, published in zip(SIZES, PAPER.get(method, ()), strict=False):
-            name = "MP16" if published is PAPER[method][0] else f"grid, {size}"
-            drops = [f"{x:.1f}" + _drop(x, one) for x, one in zip(published, PAPER[method][0], strict=True)]
-            rows.append([f"the paper's {method.split(',')[0]}", name, *drops])
-    header = ["per cent within", "gallery or anchors", *(f"{k} km" for k in THRESHOLDS_KM)]
-    write_csv(folder / "table_2.csv", ["method", "gallery", "within km", "per cent", "low", "high", "paper"], lines)
+        numbers, papers = [report.percent(one) for one in right], PAPER.get(method, ())
+        for i, (name, own) in enumerate(zip(names(result["sizes"]), numbers, strict=True)):
+            drops = _drops(own[:, 0], numbers[0][:, 0])
+            rows.append([method, name, *map("".join, zip(report.cells(own), drops, strict=True))])
+            lines.append(([method, name], own, papers[i] if papers else ()))
+        for name, own in zip(SIZES, papers, strict=False):
+            texts = (f"{value:.1f}{drop}" for value, drop in zip(own, _drops(own, papers[0]), strict=True))
+            rows.append([f"the paper's {method.split(',')[0]}", name, *texts])
+    report.write_accuracies(folder / "table_2.csv", ["method", "gallery"], lines)
     text = (
         f"{result['about']} In brackets: the 95 % interval, and the loss relative to the first row. Densest anchor: "
         "that where the one-pass density is largest. The paper's rows are of photographs, ours of the data named above."
     )
-    return f"{text}\n\n{markdown_table(header, rows)}", verdict(relative_losses(result["hits"]))
+    table = report.markdown_table(["per cent within", "gallery or anchors", *report.KM], rows)
+    return f"{text}\n\n{table}", verdict(relative_losses(result["hits"]))
 
 
-def _drop(value, first):
-    return f" ({100 * (value / first - 1):+.1f} %)" if 0 < first != value else ""
+def _drops(values, first):
+    """What is lost relative to the first row, as text: (-97.5 %)"""
+    pairs = zip(values, first, strict=True)
+    return [f" ({100 * (value / one - 1):+.1f} %)" if 0 < one != value else "" for value, one in pairs]
 
 
 def relative_losses(right):
@@ -110,11 +96,10 @@ def relative_losses(right):
 
 def verdict(losses):
     """From the relative losses {method: (grids, thresholds)}: does LocDiffusion lose less from 200 km on?"""
-    far = slice(THRESHOLDS_KM.index(200), None)
-    ranges = {name: (100 * loss[:, far].min(), 100 * loss[:, far].max()) for name, loss in losses.items()}
-    text = "; ".join(f"{name} {low:.1f} to {high:.1f} %" for name, (low, high) in ranges.items())
-    less = [(losses[name][:, far] < losses[GEOCLIP][:, far]).all() for name in (DENSEST, CENTRE)]
-    said = "reproduced: with grids LocDiffusion loses less than GeoCLIP" if all(less) else (
-        "differs: with grids LocDiffusion does not always lose less than GeoCLIP"
-    )  # fmt: skip
-    return f"{said} at 200 km and beyond. Relative losses there: {text}."
+    far = {name: 100 * loss[:, report.FAR] for name, loss in losses.items()}
+    text = "; ".join(f"{name} {loss.min():.1f} to {loss.max():.1f} %" for name, loss in far.items())
+    less = all((far[name] < far[GEOCLIP]).all() for name in (DENSEST, CENTRE))
+    said = "reproduced: with grids LocDiffusion loses"
+    if not less:
+        said = "differs: with grids LocDiffusion does not always lose"
+    return f"{said} less than GeoCLIP at 200 km and beyond. Relative losses there: {text}."

@@ -1,5 +1,7 @@
 """Table 3: the training set-up, read from the preset `paper`."""
 
+from operator import attrgetter
+
 import numpy as np
 from report import markdown_table
 
@@ -8,41 +10,34 @@ from locdiff.train import resolve
 TITLE = "training set-up"
 DATA = "the settings of `python -m locdiff.train --preset paper --l-max L`; d_I is read off the embeddings at run time."
 PAPER_DIMENSIONS = {15: 256, 23: 576, 31: 1024}
-PAPER = {
-    "image embedding, d_I": 768, "time embedding, d_T": 200, "batch size": 512, "learning rate": 1e-4, "epochs": 500,
-    "Adam's beta 1": 0.9, "Adam's beta 2": 0.99, "weight decay": 5e-4, "dropout": 0.3, "anchors": 2048,
+PAPER = {  # what it is: where ours is, the paper's value
+    "image embedding, d_I": ("model.embed_dim", 768), "time embedding, d_T": ("model.time_dim", 200),
+    "batch size": ("training.batch", 512), "learning rate": ("training.lr", 1e-4), "epochs": ("training.epochs", 500),
+    "Adam's beta 1": ("training.beta1", 0.9), "Adam's beta 2": ("training.beta2", 0.99),
+    "weight decay": ("training.weight_decay", 5e-4), "dropout": ("model.dropout", 0.3),
+    "anchors": ("model.anchors", 2048),
 }  # fmt: skip
 
 
 def compute(degrees=tuple(PAPER_DIMENSIONS)):
     """Our values of Table 3 at each degree: dimensions (degrees,) and the others (degrees, values) in PAPER's order."""
-    settings = [resolve("paper", l_max=L) for L in degrees]
-    values = [
-        [
-            s.model.embed_dim, s.model.time_dim, s.training.batch, s.training.lr, s.training.epochs,
-            s.training.beta1, s.training.beta2, s.training.weight_decay, s.model.dropout, s.model.anchors,
-        ]
-        for s in settings
-    ]  # fmt: skip
+    settings, ours = [resolve("paper", l_max=L) for L in degrees], attrgetter(*(ours for ours, _ in PAPER.values()))
     dimensions = [s.model.dimensions for s in settings]
-    return {"degrees": np.array(degrees), "dimensions": np.array(dimensions), "values": np.array(values, dtype=float)}
+    return {"degrees": degrees, "dimensions": dimensions, "values": np.array([ours(s) for s in settings], dtype=float)}
 
 
 def key_numbers(result):
     """All of them."""
-    names = list(PAPER)
-    return {name: (value, 0) for name, value in zip(names, result["values"][0], strict=True)}
+    return {name: (value, 0) for name, value in zip(PAPER, result["values"][0], strict=True)}
 
 
 def draw(result, folder):
     """The table in Markdown, and the verdict; it writes no picture."""
-    rows = [
-        [f"dimensions d at L = {L}", PAPER_DIMENSIONS[int(L)], d]
-        for L, d in zip(result["degrees"], result["dimensions"], strict=True)
-    ]
-    for name, ours in zip(PAPER, result["values"].T, strict=True):
-        rows.append([name, f"{PAPER[name]:g}", ", ".join(f"{value:g}" for value in sorted(set(ours)))])
-    differ = [row[0] for row in rows if str(row[1]) != str(row[2])]
+    dimensions = zip(result["degrees"], result["dimensions"], strict=True)
+    rows = [[f"dimensions d at L = {L}", f"{PAPER_DIMENSIONS[int(L)]}", f"{d}"] for L, d in dimensions]
+    for (name, (_, paper)), ours in zip(PAPER.items(), result["values"].T, strict=True):
+        rows.append([name, f"{paper:g}", ", ".join(f"{value:g}" for value in sorted(set(ours)))])
+    differ = [name for name, paper, ours in rows if paper != ours]
     rows = [[*row, "no" if row[0] in differ else "yes"] for row in rows]
     verdict = f"differs in {', '.join(differ)}." if differ else "reproduced: all values are equal."
     return markdown_table(["", "paper", "ours", "equal?"], rows), verdict

@@ -1,8 +1,8 @@
 """Table 4: how many places of a gallery lie close to the test places."""
 
 import numpy as np
+import report
 import torch
-from report import markdown_table, write_csv
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -20,23 +20,19 @@ COUNTS = (1, 10, 50, 100)
 RADII_KM = (1, 25)
 GRIDS = (21_000, 100_000, 500_000, 1_000_000)
 TURNED = 100_000  # the grid whose size fits the paper's 38.9 %: so much of the Earth lies within 25 km of its places
-PAPER = {  # per cent within 1 km, within 25 km
-    "MP16": (63.5, 32.7, 14.9, 9.78, 95.2, 75.7, 51.9, 42.0),
-    "grid": (0.1, 0.0, 0.0, 0.0, 38.9, 0.0, 0.0, 0.0),
-}
+PAPER = report.PAPER["table_4"]
 
 
 def compute(context, turns=200, seed=0):
     """The table's cells in per cent for every gallery, (galleries, 8); how large the galleries are; and the cells of
     the grid of TURNED places turned at random, (turns, 8)."""
-    lat_lon = read_places(context.im2gps3k).lat_lon
-    xyz = to_unit_vector(torch.from_numpy(lat_lon)).numpy()
+    xyz = to_unit_vector(torch.from_numpy(read_places(context.im2gps3k).lat_lon)).numpy()
     galleries = [gallery_places(name) for name in ("mp16", *(f"grid:{size}" for size in GRIDS))]
     trees = [cKDTree(to_unit_vector(places).numpy()) for places in galleries]
     grid, rotations = trees[1 + GRIDS.index(TURNED)], Rotation.random(turns, rng=np.random.default_rng(seed))
     return {
-        "places": np.array(len(lat_lon)),
-        "sizes": np.array([len(places) for places in galleries]),
+        "places": len(xyz),
+        "sizes": [len(places) for places in galleries],
         "cells": np.array([cells(tree, xyz) for tree in trees]),
         "turned": np.array([cells(grid, rotation.apply(xyz)) for rotation in rotations]),
     }
@@ -59,35 +55,30 @@ def key_numbers(result):
 
 def draw(result, folder):
     """Write table_4.csv; Markdown and verdict."""
-    rows = [("MP16 in the paper", "100 k", *PAPER["MP16"]), ("MP16", *_row(result, 0))]
-    rows += [("grid in the paper", "not given", *PAPER["grid"])]
-    rows += [("grid", *_row(result, 1 + i)) for i in range(len(GRIDS))]
-    size = result["sizes"][1 + GRIDS.index(TURNED)]
-    low, high = np.percentile(result["turned"], [2.5, 97.5], axis=0)
-    mean = result["turned"].mean(axis=0)
-    rows.append((f"grid, mean of {len(result['turned'])} random turns", size, *mean))
-    header = [
-        f"within {radius} km: {'>' if radius == 1 and c > 1 else '>='} {c}" for radius in RADII_KM for c in COUNTS
+    (mp16, *grids), size = zip(result["sizes"], result["cells"], strict=True), result["sizes"][1 + GRIDS.index(TURNED)]
+    mean, (low, high) = result["turned"].mean(axis=0), np.percentile(result["turned"], [2.5, 97.5], axis=0)
+    rows = [
+        ("MP16 in the paper", "100 k", *PAPER["MP16"]),
+        ("MP16", mp16[0], *mp16[1]),
+        ("grid in the paper", "not given", *PAPER["grid"]),
+        *(("grid", places, *own) for places, own in grids),
+        (f"grid, mean of {len(result['turned'])} random turns", size, *mean),
     ]
-    header = ["gallery", "places", *header]
-    write_csv(folder / "table_4.csv", header, rows)
-    table = markdown_table(header, [[*row[:2], *(f"{cell:.1f}" for cell in row[2:])] for row in rows])
+    counts = [f"within {r} km: {'>' if r == 1 and c > 1 else '>='} {c}" for r in RADII_KM for c in COUNTS]
+    header = ["gallery", "places", *counts]
+    report.write_csv(folder / "table_4.csv", header, rows)
+    table = report.markdown_table(header, [[*row[:2], *(f"{cell:.1f}" for cell in row[2:])] for row in rows])
     share = 100 * size * np.sin(RADII_KM[1] / EARTH_RADIUS_KM / 2) ** 2
     text = (
         f"Per cent of the {int(result['places']):,} test places. The caps of 25 km around the places of a grid of "
         f"{size:,} cover {share:.1f} % of the Earth, where they do not overlap; the test places, which lie close "
         f"together, are hit by chance: between {low[4]:.1f} and {high[4]:.1f} % in 95 % of the turns."
     )
-    differs = np.abs(result["cells"][0] - PAPER["MP16"]).max()
-    same = differs < 0.1
+    differs = np.abs(mp16[1] - PAPER["MP16"]).max()
     inside = low[4] <= PAPER["grid"][4] <= high[4]
     verdict = (
-        f"{'reproduced' if same else 'differs'}: the row of MP16 equals the paper's to {differs:.2f}; the paper does "
-        f"not give its grid, and its 38.9 % is {'what' if inside else 'not what'} a grid of {size:,} places gives, "
-        f"{mean[4]:.1f} [{low[4]:.1f}, {high[4]:.1f}]."
+        f"{'reproduced' if differs < 0.1 else 'differs'}: the row of MP16 equals the paper's to {differs:.2f}; the "
+        f"paper does not give its grid, and its 38.9 % is {'what' if inside else 'not what'} a grid of {size:,} places "
+        f"gives, {report.with_interval(mean[4], low[4], high[4])}."
     )
     return f"{table}\n\n{text}", verdict
-
-
-def _row(result, i):
-    return result["sizes"][i], *result["cells"][i]

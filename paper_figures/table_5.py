@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,11 @@ def compute(context):
     """For each measurement i: its `setup` and `degree`, the `seconds` of each step (i, steps), the MB of memory of the
     process at its `peak` and `before` it had that model, the number of `parameters`, and the `device`."""
     scale, measured = SCALES[context.scale], []
-    for setup in SETUPS:
-        for degree in scale["degrees"]:
-            rest = [str(scale[key]) for key in ("warmup", "steps", "batch")]
-            command = [sys.executable, __file__, str(degree), setup, *rest]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            measured.append({"setup": setup, "degree": degree} | json.loads(output))
+    rest = [str(scale[key]) for key in ("warmup", "steps", "batch")]
+    for setup, degree in product(SETUPS, scale["degrees"]):
+        command = [sys.executable, __file__, str(degree), setup, *rest]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        measured.append({"setup": setup, "degree": degree} | json.loads(output))
     return {key: np.array([one[key] for one in measured]) for key in measured[0]}
 
 
@@ -63,10 +63,8 @@ def measure(degree, setup, warmup, steps, batch):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    return {
-        "seconds": seconds[warmup:], "before": before, "peak": peak_mb(device), "parameters": parameters,
-        "device": device_name(device),
-    }  # fmt: skip
+    memory = {"before": before, "peak": peak_mb(device)}
+    return {"seconds": seconds[warmup:], "parameters": parameters, "device": device_name(device)} | memory
 
 
 def make_trainer(degree, setup, batch, device):
@@ -100,11 +98,6 @@ def device_name(device):
     return f"{[*models, platform.processor()][0]}, {torch.get_num_threads()} thread(s)"
 
 
-def per_epoch(seconds):
-    """Median, least and most of the seconds of steps (..., steps), for 1,500 of them: (3, ...)."""
-    return EPOCH * np.quantile(seconds, [0.5, 0, 1], axis=-1)
-
-
 def key_numbers(result):
     """The sizes of the networks; times and memory are the machine's."""
     rows = zip(result["setup"], result["degree"], result["parameters"], strict=True)
@@ -114,17 +107,16 @@ def key_numbers(result):
 def draw(result, folder):
     """Write table_5.csv; Markdown and verdict."""
     rows, lines, costs = [], [], {}
-    times, memory = per_epoch(result["seconds"]).T, result["peak"] - result["before"]
-    for i, (setup, degree) in enumerate(zip(result["setup"].tolist(), result["degree"].tolist(), strict=True)):
-        paper = PAPER.get(degree, ("", "")) if setup == "paper" else ("", "")
+    times = EPOCH * np.quantile(result["seconds"], [0.5, 0, 1], axis=-1).T  # median, least, most
+    columns = (result[key].tolist() for key in ("setup", "degree", "parameters"))
+    for setup, degree, size, time_s, memory in zip(*columns, times, result["peak"] - result["before"], strict=True):
+        paper = ("", "")
         if setup == "paper":
-            costs[degree] = (times[i][0], memory[i], int(result["parameters"][i]))
-        lines.append([NAMES[setup], degree, *times[i], memory[i], *paper])
-        median, least, most = times[i]
-        rows.append([
-            NAMES[setup], degree, (degree + 1) ** 2, f"{result['parameters'][i] / 1e6:.1f} M",
-            f"{median:.0f} ({least:.0f} to {most:.0f})", paper[0], f"{memory[i]:.0f}", paper[1],
-        ])  # fmt: skip
+            costs[degree], paper = (time_s[0], memory, size), PAPER.get(degree, paper)
+        lines.append([NAMES[setup], degree, *time_s, memory, *paper])
+        median = "{:.0f} ({:.0f} to {:.0f})".format(*time_s)
+        sizes = [degree, (degree + 1) ** 2, f"{size / 1e6:.1f} M"]
+        rows.append([NAMES[setup], *sizes, median, paper[0], f"{memory:.0f}", paper[1]])
     header = ["training", "L", "dimensions", "parameters", "s / 1,500 steps (range)", "paper", "MB", "paper"]
     names = ["training", "L", "seconds of 1500 steps", "least", "most", "MB", "paper's seconds", "paper's MB"]
     write_csv(folder / "table_5.csv", names, lines)

@@ -4,11 +4,10 @@ import numpy as np
 import table_6
 import torch
 from figure_4a import cramer_rao_km
-from report import markdown_table, write_csv
+from report import markdown_table, random_places, write_csv
 from table_6 import SHDD
 
 from locdiff import decoder
-from locdiff.coordinates import from_unit_vector
 from locdiff.location_encoders import ENCODERS, drift_km
 
 TITLE = "drift under noise of variance 0.01"
@@ -23,22 +22,18 @@ def compute(context):
     """Mean drifts in km, (rows, 3): without noise, with noise in the encodings' own units, and with noise in units of
     their root mean square; the rows' names."""
     random = torch.Generator().manual_seed(0)
-    places = from_unit_vector(torch.randn(PLACES, 3, dtype=torch.float64, generator=random))
-    names, drifts = [], []
-
-    def add(name, encoder, decode, scale):
-        variances = (0.0, VARIANCE, VARIANCE * scale**2)
-        names.append(name)
-        drifts.append([drift_km(encoder, decode, places, v, random).mean().item() for v in variances])
-
+    places, rows, drifts = random_places(PLACES, random), {}, []
     for name in ENCODERS:
         if name != SHDD:
-            encoder, learned, _ = table_6.learned_decoder(context, name)
-            add(name, encoder, learned, learned.scale.item())
+            encoder, learned = table_6.learned_decoder(context, name)
+            rows[name] = encoder, learned, learned.scale.item()
     for degree in DEGREES:
         encoder = ENCODERS[SHDD](0, l_max=degree)
-        add(f"{SHDD}, L = {degree}", encoder, lambda x: decoder.exact_mode(x)[0], (4 * np.pi) ** -0.5)
-    return {"names": names, "drifts": np.array(drifts)}
+        rows[f"{SHDD}, L = {degree}"] = encoder, lambda x: decoder.exact_mode(x)[0], (4 * np.pi) ** -0.5
+    for encoder, decode, rms in rows.values():
+        variances = (0.0, VARIANCE, VARIANCE * rms**2)
+        drifts.append([drift_km(encoder, decode, places, v, random).mean().item() for v in variances])
+    return {"names": list(rows), "drifts": np.array(drifts)}
 
 
 def key_numbers(result):
@@ -49,29 +44,21 @@ def key_numbers(result):
 
 def draw(result, folder):
     """Write table_7.csv; Markdown and verdict."""
-    names, drifts = result["names"].tolist(), result["drifts"]
-    rows = []
-    for name, (still, own, scaled) in zip(names, drifts, strict=True):
+    names, drifts, rows = result["names"].tolist(), result["drifts"], []
+    for name, own in zip(names, drifts, strict=True):
         degree = int(name.split("= ")[1]) if name.startswith(SHDD) else 0
         bound = f"{cramer_rao_km(degree):.1f}" if degree else ""
         published = PAPER[SHDD] if degree == 31 else PAPER.get(name, "")
-        rows.append([name, f"{still:.1f}", f"{own:.1f}", f"{scaled:.1f}", bound, published])
-    header = [
-        "encoder",
-        "no noise, km",
-        "noise, own units, km",
-        "noise, units of the rms, km",
-        "bound, km",
-        "paper, km",
-    ]
+        rows.append([name, *(f"{drift:.1f}" for drift in own), bound, published])
+    header = ["no noise, km", "noise, own units, km", "noise, units of the rms, km", "bound, km", "paper, km"]
+    header = ["encoder", *header]
     write_csv(folder / "table_7.csv", header, rows)
     text = (
         "Mean great-circle distances between places and what is decoded. The paper does not say in which units the "
         "noise has variance 0.01, nor at which L its 5.3 km are; L = 31 gives as much in units of the coefficients. "
         "The bound is that of Cramer and Rao for those units."
     )
-    table = markdown_table(header, rows)
-    return f"{text}\n\n{table}", verdict(names, drifts)
+    return f"{text}\n\n{markdown_table(header, rows)}", verdict(names, drifts)
 
 
 def verdict(names, drifts):

@@ -2,18 +2,16 @@
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 
 import numpy as np
+import report
 import torch
-from comparison import SAMPLES, intervals
-from matplotlib.figure import Figure
-from report import markdown_table, with_interval, write_csv
+from comparison import SAMPLES, Experiment, pictures
 
 from locdiff import datasets, decoder, train
 from locdiff.coordinates import geographic_center
 from locdiff.evaluate import medoid
-from locdiff.metrics import THRESHOLDS_KM, hits
+from locdiff.metrics import hits
 
 TITLE = "training losses"
 DRAWS = (
@@ -41,70 +39,31 @@ LOSSES = {  # what differs between the rows
 }
 CENTRE, MEAN = f"centre of {SAMPLES} (the paper's)", f"mean density of {SAMPLES}"
 ONE, MEDOID, HILL = "one sample", f"medoid of {SAMPLES}", "one pass, top of its most probable hill"
-SUMMARIES = {CENTRE: "black", ONE: "#E69F00", MEDOID: "#56B4E9", MEAN: "#009E73", HILL: "#D55E00"}  # and their colours
-PAPER = {
-    "L1": (0.0, 0.5, 20.3, 30.6, 43.5), L2: (0.0, 0.7, 20.1, 32.7, 44.9), "cosine": (7.5, 32.2, 53.0, 71.5, 84.9),
-    KL: (10.9, 34.0, 53.3, 72.5, 85.2),
-}  # fmt: skip
-FAR = slice(THRESHOLDS_KM.index(200), None)
+SUMMARIES = {CENTRE: "black", ONE: "#E69F00", MEDOID: "#56B4E9", MEAN: report.GREEN, HILL: report.RED}  # and colours
+PAPER = report.PAPER["table_8"]
 CHUNK = 128  # pictures at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How large a table is: its seeds, the pictures to test on at most, and what differs from the quickstart."""
-
-    seeds: tuple
-    pictures: int
-    training: dict
-    blue_marble: datasets.BlueMarble = dataclasses.field(default_factory=datasets.BlueMarble)
-
-
 SMALL = {"l_max": 15, "width": 64, "depth": 4, "time_dim": 64, "decoder_nside": 32, "lr": 1e-3, "warmup": 20}
-SMOKE = Scale((0, 1), 20, train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, datasets.BlueMarble(400, 40))
+PAPERS = {"batch": 512, "steps": 50_000, "sample_steps": 100}
+SMOKE = Experiment(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), (0, 1))
 SCALES = {
     "smoke": SMOKE,
-    "cpu": Scale((0, 1, 2), 300, SMALL | {"steps": 500}),
-    "paper": Scale((0, 1, 2), 3_000, {"l_max": 47, "batch": 512, "steps": 50_000, "sample_steps": 100}),
+    "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
+    "paper": Experiment(PAPERS | {"l_max": 47}, 3_000, seeds=(0, 1, 2)),
 }
 
 
-class Rows:
-    """The data on which the rows of a table are trained and tested, and what each finds."""
-
-    def __init__(self, context, scale):
-        self.context, self.scale = context, scale
-        self.folder = Path(context.data) if context.data else datasets.blue_marble(scale.blue_marble)
-        self.train, test = datasets.train_and_test(self.folder, 0)
-        chosen = np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int)
-        self.embeddings, self.truth = test.subset(chosen).batch(range(len(chosen)))
-
-    def about(self):
-        """What there is, in a sentence."""
-        settings = self.settings({}, 0)
-        model, training = settings.model, settings.training
-        return (
-            f"{len(self.train):,} pictures to train on, {len(self.truth):,} to test on; l_max {model.l_max}, "
-            f"{training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; seeds "
-            f"{', '.join(map(str, self.scale.seeds))}; {model.sample_steps} sampling steps."
-        )
-
-    def settings(self, differs, seed):
-        """How the row that `differs` so is trained."""
-        return train.fitted(train.resolve(**self.scale.training | differs | {"seed": seed}), self.train)
-
-    def find(self, differs):
-        """Of the row that `differs` so: hits (summaries, seeds, n, thresholds), see `score`; the mean seconds of its
-        training; the number of its parameters."""
-        right, seconds = [], []
-        for seed in self.scale.seeds:
-            settings = self.settings(differs, seed)
-            model, cost = self.context.trained(settings, self.folder)
-            key = [dataclasses.asdict(settings), str(self.folder), self.scale.pictures]
-            piece = self.context.piece("summaries", key, partial(score, model, self.embeddings, self.truth, seed))
-            right.append(piece["hits"])
-            seconds.append(cost["seconds"])
-        return np.stack(right, axis=1), np.mean(seconds), int(cost["parameters"])
+def find(context, data, differs):
+    """Of the row that `differs` so from the others on these Pictures: hits (summaries, seeds, n, thresholds), see
+    `score`; the mean seconds of its training; the number of its parameters."""
+    right, seconds = [], []
+    for seed in data.scale.seeds:
+        settings = data.settings(**differs, seed=seed)
+        model, cost = context.trained(settings, data.folder)
+        key = [dataclasses.asdict(settings), str(data.folder), data.scale.pictures]
+        piece = context.piece("summaries", key, partial(score, model, data.embeddings, data.truth, seed))
+        right.append(piece["hits"])
+        seconds.append(cost["seconds"])
+    return np.stack(right, axis=1), np.mean(seconds), int(cost["parameters"])
 
 
 def score(model, embeddings, truth, seed):
@@ -130,86 +89,52 @@ def score(model, embeddings, truth, seed):
 
 def compute(context):
     """The hits (losses, summaries, seeds, n, thresholds), the seconds of training (losses,), and what there is."""
-    rows = Rows(context, SCALES[context.scale])
-    found = [rows.find({"exact_skip": False} | differs) for differs in LOSSES.values()]
-    return {"hits": np.stack([row[0] for row in found]), "seconds": [row[1] for row in found], "about": rows.about()}
-
-
-def numbers(right):
-    """Of hits (seeds, n, thresholds) in per cent: mean, interval, least and most of the seeds, (thresholds, 5)."""
-    seeds = 100 * right.mean(axis=1)
-    return np.stack([*intervals(right.mean(axis=0)), seeds.min(axis=0), seeds.max(axis=0)], axis=-1)
-
-
-def cells(estimates, seeds):
-    """Such numbers (thresholds, 5) as text: 18.3 [14.0, 22.8], of several seeds 18.3 [14.0, 22.8] (17.1 to 19.7)"""
-    return [with_interval(*row[:3]) + (f" ({row[3]:.1f} to {row[4]:.1f})" if seeds > 1 else "") for row in estimates]
+    data = pictures(context, SCALES[context.scale])
+    right, seconds, _ = zip(*(find(context, data, {"exact_skip": False} | own) for own in LOSSES.values()), strict=True)
+    return {"hits": np.stack(right), "seconds": seconds, "about": data.about()}
 
 
 def key_numbers(result):
     """Accuracies within 750 km, give or take what another training may."""
-    percent = 100 * result["hits"][..., THRESHOLDS_KM.index(750)].mean(axis=(2, 3))
-    rows = zip(LOSSES, percent, strict=True)
-    return {f"{loss}, {name}": (p, 8) for loss, row in rows for name, p in zip(SUMMARIES, row, strict=True)}
+    return report.accuracies_of(LOSSES, SUMMARIES, result["hits"], 750, 8)
 
 
 def draw(result, folder):
     """Write table_8.png and table_8.csv; Markdown and verdict."""
-    estimates = np.array([[numbers(right) for right in row] for row in result["hits"]])
+    numbers, seeds = np.array([[report.percent(own) for own in row] for row in result["hits"]]), result["hits"].shape[2]
     protocol, summaries, lines = [], [], []
-    for loss, row, seconds in zip(LOSSES, estimates, result["seconds"], strict=True):
-        means = ("/".join(f"{mean:.1f}" for mean in own[FAR, 0]) for own in row)
-        protocol.append([loss, *cells(row[0], result["hits"].shape[2]), "/".join(map(str, PAPER.get(loss, ())))])
-        summaries.append([loss, *means, f"{seconds:.0f} s"])
+    for loss, row, seconds in zip(LOSSES, numbers, result["seconds"], strict=True):
+        published, means = PAPER.get(loss, ()), row[:, report.FAR, 0].round(1).tolist()
+        protocol.append([loss, *report.cells(row[0], seeds), report.slashes(published)])
+        summaries.append([loss, *map(report.slashes, means), f"{seconds:.0f} s"])
         for name, own in zip(SUMMARIES, row, strict=True):
-            published = PAPER[loss] if name == CENTRE and loss in PAPER else [""] * len(THRESHOLDS_KM)
-            cell = zip(THRESHOLDS_KM, own, published, strict=True)
-            lines += [[loss, name, k, *values, paper] for k, values, paper in cell]
-    header = ["loss", "summary", "within km", "per cent", "low", "high", "least seed", "most of seeds", "paper"]
-    write_csv(folder / "table_8.csv", header, lines)
-    draw_losses(estimates).savefig(folder / "table_8.png")
+            lines.append(([loss, name], own, published if name == CENTRE else ()))
+    report.write_accuracies(folder / "table_8.csv", ["loss", "summary"], lines)
+    figure, panels = report.subplots(14, 8, 1, 4, sharey=True)  # without 1 km
+    series = {name: (colour, numbers[:, i]) for i, (name, colour) in enumerate(SUMMARIES.items())}
+    report.dots(panels, list(LOSSES), series, PAPER)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     parts = [
-        "![table 8](table_8.png)",
+        report.save(figure, folder / "table_8.png"),
         f"{result['about']} The noise schedule is the quickstart's where no other is named, and the exact skip is off "
         "but in the row that has it. A temperature divides the exponents of SHDD-KL's densities: small ones see one "
         "place, large ones tend to the squared error. A mixture of the two is no option of the program, and left out.",
         f"### By the {CENTRE}",
-        markdown_table(["per cent within", *(f"{k} km" for k in THRESHOLDS_KM), "paper, Im2GPS3k"], protocol),
+        report.markdown_table(["per cent within", *report.KM, "paper, Im2GPS3k"], protocol),
         "### By every summary of the same models",
         "Per cent within 200/750/2500 km; all thresholds with their intervals are in table_8.csv.",
-        markdown_table(["", *SUMMARIES, "training"], summaries),
+        report.markdown_table(["", *SUMMARIES, "training"], summaries),
     ]
     return "\n\n".join(parts), verdict(result["hits"])
-
-
-def draw_losses(estimates):
-    """One panel for each threshold but 1 km: a dot and its interval for every loss and summary, rings for the paper."""
-    figure = Figure(figsize=(14, 8), dpi=110, layout="constrained")
-    panels, height = figure.subplots(1, len(THRESHOLDS_KM) - 1, sharey=True), np.arange(len(LOSSES))[::-1]
-    y_paper, published = zip(
-        *((y, PAPER[loss]) for y, loss in zip(height, LOSSES, strict=True) if loss in PAPER), strict=True
-    )
-    for k, ax in enumerate(panels, 1):
-        for i, (name, colour) in enumerate(SUMMARIES.items()):
-            mean, low, high = estimates[:, i, k, :3].T
-            y = height + 0.14 * (2 - i)
-            ax.hlines(y, low, high, color=colour, linewidth=1.5)
-            ax.scatter(mean, y, color=colour, s=16, zorder=3, label=name)
-        percent = [values[k] for values in published]
-        ax.scatter(percent, y_paper, s=35, facecolors="none", edgecolors="#0072B2", label="the paper's, on photographs")
-        ax.set(title=f"within {THRESHOLDS_KM[k]} km", xlabel="per cent", xlim=(0, None))
-        ax.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(height, LOSSES, fontsize=8)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    return figure
 
 
 def ahead(ours, theirs):
     """Of two sorts of hits (seeds, n, thresholds) on the same pictures: whether ours are ahead from 200 km on, in
     words, and the differences in points there."""
-    mean, low, high = (part[FAR] for part in intervals((ours - theirs).mean(axis=0)))
+    found, texts = report.points((ours - theirs).mean(axis=0)[:, report.FAR])
+    _, low, high = found.T
     word = "ahead of" if (low > 0).all() else "behind" if (high < 0).all() else "neither ahead of nor behind"
-    return word, " / ".join(f"{m:+.1f} [{a:+.1f}, {b:+.1f}]" for m, a, b in zip(mean, low, high, strict=True))
+    return word, " / ".join(texts)
 
 
 def verdict(right):
@@ -221,8 +146,8 @@ def verdict(right):
             word, points = ahead(found[KL + schedule, name], found[L2 + schedule, name])
             words.append(word)
             said.append(f"{word} L2 ({points})")
-    gap = 100 * (found[KL + COSINE, CENTRE] - found[L2 + COSINE, CENTRE]).mean(axis=(0, 1))[FAR]
-    papers = np.subtract(PAPER[KL], PAPER[L2])[FAR]
+    gap = 100 * (found[KL + COSINE, CENTRE] - found[L2 + COSINE, CENTRE]).mean(axis=(0, 1))[report.FAR]
+    papers = np.subtract(PAPER[KL], PAPER[L2])[report.FAR]
     far = "reproduced" if (gap > papers / 2).all() else "reproduced in direction, not in size"
     word, points = ahead(found[NEARLY_L2, MEAN], found[KL, MEAN])
     learns = f"temperature 20, nearly the squared error, is by the {MEAN} {word} temperature 1 ({points})"

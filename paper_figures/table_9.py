@@ -1,12 +1,10 @@
 """Table 9: the width and the depth of the CS-UNet."""
 
 import numpy as np
+import report
 import table_8
-from comparison import intervals
-from report import markdown_table, write_csv
-from table_8 import CENTRE, HILL, SMOKE, Scale, cells, numbers
-
-from locdiff.metrics import THRESHOLDS_KM
+from comparison import Experiment, pictures
+from table_8 import CENTRE, HILL, PAPERS, SMOKE
 
 TITLE = "bottleneck width and depth of the CS-UNet"
 DATA = (
@@ -15,50 +13,49 @@ DATA = (
 )
 NARROW, WIDE = (32, 6), (128, 6)  # the paper's two
 NETWORKS = (NARROW, WIDE, (256, 6), (512, 6), (32, 2), (128, 2))  # width, depth
+NAME = "w = {}, d = {}"
 SUMMARIES = (CENTRE, HILL)
 PAPER = {NARROW: (5.1, 27.2, 50.9, 71.2, 84.1), WIDE: (4.7, 27.0, 50.2, 70.8, 84.3)}
 SCALES = {
     "smoke": SMOKE,
-    "cpu": Scale((0,), 300, {"l_max": 23, "steps": 350}),
-    "paper": Scale((0, 1, 2), 3_000, {"l_max": 31, "batch": 512, "steps": 50_000, "sample_steps": 100}),
+    "cpu": Experiment({"l_max": 23, "steps": 350}, 300),
+    "paper": Experiment(PAPERS | {"l_max": 31}, 3_000, seeds=(0, 1, 2)),
 }
 
 
 def compute(context):
     """The hits (networks, summaries, seeds, n, thresholds), seconds and parameters (networks,), and what there is."""
-    rows = table_8.Rows(context, SCALES[context.scale])
-    hits, seconds, parameters = zip(*(rows.find({"width": w, "depth": d}) for w, d in NETWORKS), strict=True)
+    data = pictures(context, SCALES[context.scale])
+    found = [table_8.find(context, data, {"width": width, "depth": depth}) for width, depth in NETWORKS]
+    hits, seconds, parameters = zip(*found, strict=True)
     wanted = [list(table_8.SUMMARIES).index(name) for name in SUMMARIES]
-    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters, "about": rows.about()}
+    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters, "about": data.about()}
 
 
 def key_numbers(result):
     """Accuracies within 750 km, give or take what another training may."""
-    percent = 100 * result["hits"][..., THRESHOLDS_KM.index(750)].mean(axis=(2, 3))
-    rows = zip(NETWORKS, percent, strict=True)
-    return {f"{n}, {name}": (p, 9) for n, row in rows for name, p in zip(SUMMARIES, row, strict=True)}
+    return report.accuracies_of(NETWORKS, SUMMARIES, result["hits"], 750, 9)
 
 
 def draw(result, folder):
     """Write table_9.csv; Markdown and verdict."""
-    table, lines = [], []
-    costs = zip(result["seconds"], result["parameters"], strict=True)
-    for network, right, (seconds, parameters) in zip(NETWORKS, result["hits"], costs, strict=True):
-        name, cost = "w = {}, d = {}".format(*network), [f"{parameters / 1e6:.1f} M", f"{seconds:.0f} s"]
+    rows, lines, seeds = [], [], result["hits"].shape[2]
+    costs = zip(result["parameters"], result["seconds"], strict=True)
+    for network, right, (parameters, seconds) in zip(NETWORKS, result["hits"], costs, strict=True):
+        cost = [f"{parameters / 1e6:.1f} M", f"{seconds:.0f} s"]
         for summary, own in zip(SUMMARIES, right, strict=True):
-            published = PAPER.get(network, ()) if summary == CENTRE else ()
-            estimates = numbers(own)
-            table.append([name, summary, *cells(estimates, len(own)), *cost, "/".join(map(str, published))])
-            for k, row in enumerate(estimates):
-                paper = published[k] if published else ""
-                lines.append([*network, summary, THRESHOLDS_KM[k], *row, parameters, seconds, paper])
-    header = ["width", "depth", "summary", "within km", "per cent", "low", "high", "least seed", "most of seeds"]
-    write_csv(folder / "table_9.csv", [*header, "parameters", "training seconds", "paper"], lines)
-    header = ["", "per cent within", *(f"{k} km" for k in THRESHOLDS_KM), "parameters", "training", "paper, L = 31"]
+            numbers, published = report.percent(own), PAPER.get(network, ()) if summary == CENTRE else ()
+            rows.append(
+                [NAME.format(*network), summary, *report.cells(numbers, seeds), *cost, report.slashes(published)]
+            )
+            lines.append(([*network, summary], numbers, published, parameters, seconds))
+    labels, more = ["width", "depth", "summary"], ["parameters", "training seconds"]
+    report.write_accuracies(folder / "table_9.csv", labels, lines, more)
     text = f"{result['about']} Other settings are the quickstart's, the likelihood loss among them."
-    if result["hits"].shape[2] == 1:
+    if seeds == 1:
         text += " Of one seed, the intervals leave out the chance in the training."
-    return f"{text}\n\n{markdown_table(header, table)}", verdict(result["hits"])
+    table = report.markdown_table(["", "per cent within", *report.KM, "parameters", "training", "paper, L = 31"], rows)
+    return f"{text}\n\n{table}", verdict(result["hits"])
 
 
 def verdict(right):
@@ -66,14 +63,12 @@ def verdict(right):
     narrow, wide = (right[NETWORKS.index(network)].mean(axis=1) for network in (NARROW, WIDE))
     said, worse, better = [], [], []
     for name, difference in zip(SUMMARIES, narrow - wide, strict=True):
-        mean, low, high = intervals(difference)
-        points = (f"{m:+.1f} [{a:+.1f}, {b:+.1f}]" for m, a, b in zip(mean, low, high, strict=True))
-        said.append(f"by the {name} {' / '.join(points)}")
-        worse += [f"{k} km by the {name}" for k, end in zip(THRESHOLDS_KM, high, strict=True) if end < 0]
-        better += [f"{k} km by the {name}" for k, end in zip(THRESHOLDS_KM, low, strict=True) if end > 0]
+        found, texts = report.points(difference)
+        said.append(f"by the {name} {' / '.join(texts)}")
+        worse += [f"{k} by the {name}" for k, (_, _, high) in zip(report.KM, found, strict=True) if high < 0]
+        better += [f"{k} by the {name}" for k, (_, low, _) in zip(report.KM, found, strict=True) if low > 0]
     papers = " / ".join(f"{a - b:+.1f}" for a, b in zip(PAPER[NARROW], PAPER[WIDE], strict=True))
-    far = right[:, :, :, :, table_8.FAR].mean(axis=(2, 3, 4))
-    best = ["w = {}, d = {}".format(*NETWORKS[i]) for i in far.argmax(axis=0)]
+    best = [NAME.format(*NETWORKS[i]) for i in right[..., report.FAR].mean(axis=(2, 3, 4)).argmax(axis=0)]
     if worse:
         what = (
             f"differs: width 32 is worse than 128 at {', '.join(worse)}, because it learns less in as many "

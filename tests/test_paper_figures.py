@@ -248,6 +248,27 @@ def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_
         comparison.data_sets(context_module.Context("smoke", str(tmp_path / "none"), "", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("encoder", "taken"),
+    [("ViT-L-14/openai", True), ("ViT-L-14/laion2b_s32b_b82k", False), ("ViT-L-14-336/openai", False)],
+)
+def test_geoclips_gallery_is_searched_only_with_embeddings_that_it_takes(encoder, taken, cache, tmp_path):
+    """Which is known when the data are opened, not after hours of training."""
+    random = torch.Generator().manual_seed(0)
+    embeddings, lat_lon = torch.randn(40, 768, generator=random), 80 * torch.rand(40, 2, generator=random)
+    datasets.write_embeddings(tmp_path / "mine", embeddings, lat_lon, encoder)
+    context = context_module.Context("smoke", str(tmp_path / "mine"), "", tmp_path / "pieces")
+    (data,) = comparison.data_sets(context)
+    assert (data.places is not None) == taken
+    assert ("the 36 training pictures by their embeddings" in data.about()) != taken
+    if taken:
+        data.places = data.places[:10]
+        assert data.search()[0].shape == (4, 512)
+    else:
+        with pytest.raises(InputError, match="ViT-L-14/openai"):
+            table_2.compute(context)
+
+
 def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path):
     context = context_module.Context("smoke", "", "", tmp_path / "pieces")
     for value in (1, 2):
@@ -375,13 +396,14 @@ def losses(cache, tmp_path_factory):
 
 def test_table_8_trains_all_losses_alike(losses):
     _, context, seen = losses
-    scale, rows = table_8.SCALES["smoke"], table_8.Rows(context, table_8.SCALES["smoke"])
+    scale = table_8.SCALES["smoke"]
+    data = comparison.pictures(context, scale)
     seen = seen.reshape(len(table_8.LOSSES), len(scale.seeds) * scale.training["steps"], 2)
     np.testing.assert_array_equal(seen, np.broadcast_to(seen[0], seen.shape))  # the same pictures and noise
     assert len(np.unique(seen[0, :, 0])) == len(np.unique(seen[0, :, 1])) == seen.shape[1]
-    plain = dataclasses.asdict(rows.settings({"exact_skip": False}, 0))
+    plain = dataclasses.asdict(data.settings(exact_skip=False))
     for differs in table_8.LOSSES.values():
-        own = dataclasses.asdict(rows.settings({"exact_skip": False} | differs, 0))
+        own = dataclasses.asdict(data.settings(**{"exact_skip": False} | differs))
         assert own["training"] == plain["training"]
         different = {name for name, value in own["model"].items() if value != plain["model"][name]}
         assert different <= set(differs)
@@ -389,18 +411,18 @@ def test_table_8_trains_all_losses_alike(losses):
 
 def test_table_8_summaries_are_those_of_the_evaluation(losses, monkeypatch):
     result, context, _ = losses
-    rows = table_8.Rows(context, table_8.SCALES["smoke"])
+    data = comparison.pictures(context, table_8.SCALES["smoke"])
     loss = list(table_8.LOSSES).index("likelihood")
-    model, _ = context.trained(rows.settings({"exact_skip": False, "loss": "likelihood"}, 1), rows.folder)
-    found = evaluation.predict_all(model, rows.embeddings, rows.truth, table_8.SAMPLES, 1, False)
+    model, _ = context.trained(data.settings(exact_skip=False, loss="likelihood", seed=1), data.folder)
+    found = evaluation.predict_all(model, data.embeddings, data.truth, table_8.SAMPLES, 1, False)
     center = geographic_center(found["samples"]).double()
     truth = torch.cat([center[:7], found["mean"][7:14], found["mode"][14:]]).double()  # so that there are hits
     expected = evaluation.score_model(model, found, truth)
     names = ("geographic centre", "one sample (", "medoid", "mean density of 16", "top of its most probable hill")
     monkeypatch.setattr(table_8, "CHUNK", 7)
-    again = table_8.score(model, rows.embeddings, rows.truth, 1)["hits"]
+    again = table_8.score(model, data.embeddings, data.truth, 1)["hits"]
     np.testing.assert_array_equal(again, result["hits"][loss, :, 1])
-    for own, name in zip(table_8.score(model, rows.embeddings, truth, 1)["hits"], names, strict=True):
+    for own, name in zip(table_8.score(model, data.embeddings, truth, 1)["hits"], names, strict=True):
         accuracy = next(row for title, row in expected.items() if name in title)["accuracy"]
         np.testing.assert_allclose(100 * own.mean(axis=0), list(accuracy.values()))
 
@@ -459,7 +481,9 @@ def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):
         text.count("| w = 128, d = 6 |") == 2
         and "Of one seed" not in text
         and "4.7/27.0/50.2/70.8/84.3" in text
-        and "l_max 5, 3 steps" in text
+        and "3 steps of 64" in text
+        and "l_max 5 " in text
+        and "seeds 0, 1." in text
     )
     with open(tmp_path / "table_9.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 6 * 2 * 5 and said

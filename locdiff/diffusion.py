@@ -49,20 +49,36 @@ def ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, noise):
     return alpha_bar_s**0.5 * x_0 + direction * predicted_noise + sigma * noise
 
 
+def dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, x_0_before=None, alpha_bar_before=0.0):
+    """One step of DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): the prediction is extrapolated, along half the log of
+    the signal-to-noise ratio, from those at this level and at the noisier level before. Without one, or where that was
+    pure noise, it is `ddim_step` with eta = 0."""
+    if alpha_bar_before > 0:
+        half_t, half_s, half_before = (math.log(a / (1 - a)) / 2 for a in (alpha_bar_t, alpha_bar_s, alpha_bar_before))
+        x_0 = x_0 + (half_s - half_t) / (half_t - half_before) / 2 * (x_0 - x_0_before)
+    return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, 0.0, 0.0)
+
+
 def bayes_skip(x_t, alpha_bar):
     """What x_t adds to the natural parameters of a density over places: sqrt(4 pi alpha_bar) / (1 - alpha_bar) x_t."""
     return (4 * math.pi * alpha_bar) ** 0.5 / (1 - alpha_bar) * x_t
 
 
-def sample(denoise, draw, alpha_bar, steps, eta=1.0, finish=None):
+def sample(denoise, draw, alpha_bar, steps, eta=1.0, finish=None, solver="ddim"):
     """Run the reverse process from pure noise and return finish(x_t, t) at the last level, by default denoise(x_t, t).
 
     `denoise(x_t, t)` predicts x_0 at t in 1..T and `draw()` gives fresh standard normal noise of the shape of x;
     `alpha_bar` is the schedule, (T,); `steps` <= T levels of it are used, evenly spread from T down to 1. eta = 1 with
-    all levels is DDPM; fewer levels or a smaller eta is DDIM.
+    all levels is DDPM; fewer levels or a smaller eta is DDIM. With the solver "dpm++" there is no eta, and no noise but
+    the first.
     """
     levels = torch.linspace(len(alpha_bar), 1, steps).round().long().tolist()
-    x_t, alphas = draw(), [float(alpha_bar[t - 1]) for t in levels]
+    x_t, alphas, before = draw(), [float(alpha_bar[t - 1]) for t in levels], ()
     for t, (alpha_bar_t, alpha_bar_s) in zip(levels, pairwise(alphas), strict=False):
-        x_t = ddim_step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, eta, draw())
+        x_0 = denoise(x_t, t)
+        if solver == "dpm++":
+            x_t = dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, *before)
+            before = x_0, alpha_bar_t
+        else:
+            x_t = ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, draw())
     return (finish or denoise)(x_t, levels[-1])

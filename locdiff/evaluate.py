@@ -23,7 +23,7 @@ from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
 from locdiff.gallery import GeoClip, embed_places, gallery_places, retrieve, retrieve_by_density, retrieve_near
 from locdiff.layouts import read_places
-from locdiff.model import CHUNK, LocDiffusion, derive_seed, write_atomically
+from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
 SHOWN = 8  # pictures in predictions.png
@@ -50,7 +50,7 @@ def predict_all(model, embeddings, truth, samples=16, seed=0, progress=True):
     threshold, (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth
     (n, 2); `calibration` (n, 5); and `density` (m, N) of the first SHOWN.
     """
-    parts, size = [], max(1, min(CHUNK // samples, PIXELS // len(model.anchors)))
+    parts, size = [], max(1, min(model.chunk // samples, PIXELS // len(model.anchors)))
     description = f"{samples} samples a picture, {model.config.sample_steps} steps"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         chunk, places = embeddings[start : start + size], truth[start : start + size]
@@ -75,7 +75,7 @@ def score_model(model, found, truth):
     """Scores of the model's summaries, {row name: score dict}, from what `predict_all` found for the places (n, 2)."""
     places, steps = found["samples"], model.config.sample_steps
     samples, mass = places.shape[1], found["mass"]
-    sampler = "DDPM" if steps == model.config.levels else "DDIM"
+    sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.levels else "DDPM"
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} steps)":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
@@ -99,8 +99,8 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
     the pictures, the halves being drawn at random; see `choose_weight`.
     """
     parts = []
-    for start in range(0, len(embeddings), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    for start in range(0, len(embeddings), model.chunk):
+        chunk = slice(start, start + model.chunk)
         one_pass = model.one_pass(embeddings[chunk])
         shares = model.to_density(one_pass)
         hills, probability = model.modes(one_pass, shares, HILLS)
@@ -255,6 +255,7 @@ def main(argv=None):
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="folder of a training run")
     parser.add_argument("--data", help="embeddings folder to score on (default: what the run held out)")
     parser.add_argument("--samples", type=int, help="samples a picture (default: the run's)")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"{CHUNK_HELP} (default {CHUNK})")
     parser.add_argument("--seed", type=int, help="seed of the samples (default: the run's)")
     parser.add_argument("--hybrid", action="store_true", help="also combine the model with retrieval")
     parser.add_argument(
@@ -273,12 +274,15 @@ def main(argv=None):
         return
     if not arguments.run:
         parser.error("give the folder of a training run, or --predictions and --truth")
+    if arguments.chunk < 1:
+        parser.error("--chunk must be at least 1")
     if arguments.gallery and not arguments.hybrid:
         parser.error("--gallery says where --hybrid retrieves from; add --hybrid")
     settings = read_settings(arguments.run)
     changes = {k: v for k, v in vars(arguments).items() if k in ("samples", "seed") and v is not None}
     settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
     model = LocDiffusion.load(arguments.run, pick_device(arguments.device))
+    model.chunk = arguments.chunk
     train, test = load_data(settings)
     if arguments.data:
         test = datasets.read_embeddings(arguments.data)

@@ -23,7 +23,8 @@ from locdiff.metrics import THRESHOLDS_KM
 from locdiff.spherical_harmonics import HealpixTransform
 
 FORMAT_VERSION = 1
-CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time
+CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time, of 192 kB each at nside 64
+CHUNK_HELP = "samples and densities at a time: less takes less memory"
 READABLE = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
 LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
 
@@ -52,6 +53,7 @@ class ModelConfig:
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
+    solver: str = option("ddim", "how samples are drawn: ddim, with noise, or DPM-Solver++(2M)", ("ddim", "dpm++"))
 
     def __post_init__(self):
         if self.exact_skip and self.loss != "likelihood":
@@ -65,7 +67,7 @@ class ModelConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.time_dim < 2 or self.time_dim % 2:
             raise InputError(f"time_dim must be even, got {self.time_dim}")
-        for name, choices in (("loss", LOSSES), ("schedule", ("geometric", "cosine"))):
+        for name, choices in (("loss", LOSSES), ("schedule", ("geometric", "cosine")), ("solver", ("ddim", "dpm++"))):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
         if not self.snr_first > self.snr_last > 0 or self.rho_km < 0 or self.quadrature_nside < 0:
@@ -104,6 +106,7 @@ class LocDiffusion(nn.Module):
             alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
         self.bf16 = False  # whether the network runs in bfloat16
+        self.chunk = CHUNK  # less takes less memory
         self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
         self.grid = HealpixTransform(c.l_max, c.decoder_nside)
 
@@ -135,6 +138,10 @@ class LocDiffusion(nn.Module):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network(x_t, t, embeddings).to(x_t.dtype)
 
+    def draw_levels(self, count):
+        """The noise levels t that a batch of `count` pictures is trained at, (count,)."""
+        return torch.randint(1, self.config.levels + 1, (count,), device=self.alpha_bar.device)
+
     def loss(self, embeddings, lat_lon, rank=0, processes=1):
         """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.
 
@@ -146,7 +153,7 @@ class LocDiffusion(nn.Module):
         coeffs = shdd.encode(lat_lon, c.l_max).to(embeddings.dtype)
         x_0 = math.sqrt(4 * math.pi) * coeffs
         share = slice(rank * len(x_0), (rank + 1) * len(x_0))
-        t = torch.randint(1, c.levels + 1, (processes * len(x_0),), device=device)[share]
+        t = self.draw_levels(processes * len(x_0))[share]
         noise = torch.randn(processes * len(x_0), c.dimensions, dtype=x_0.dtype, device=device)[share]
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), noise)
         anchors = torch.randn(c.anchors, 3, dtype=torch.float64, device=device) if c.loss == "shdd_kl" else None
@@ -175,10 +182,11 @@ class LocDiffusion(nn.Module):
         return torch.cat([torch.ones_like(output[..., :1]), output[..., 1:]], dim=-1)
 
     @torch.no_grad()
-    def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, first=0):
+    def sample(self, embeddings, samples=16, steps=None, eta=1.0, seed=0, first=0, solver=None):
         """Coefficients of `samples` random places a picture: (n, embed_dim) -> (n, samples, D).
 
-        `steps` (default: the configuration's) levels of the schedule are used; eta as in `diffusion.ddim_step`. At the
+        `steps` levels of the schedule are used by the `solver` (defaults: the configuration's); eta as in
+        `diffusion.ddim_step`. Pictures and samples are one batch, of at most `chunk` vectors at a time. At the
         last level a model trained by likelihood knows the density of the place, and draws the place from it; any other
         model gives its last prediction of x_0. A picture's noise follows from the seed and its position, `first` being
         that of the first.
@@ -186,7 +194,7 @@ class LocDiffusion(nn.Module):
         self.check(embeddings)
         if samples < 1 or seed < 0:
             raise InputError(f"need samples >= 1 and seed >= 0, got {samples} and {seed}")
-        size, chunks = max(1, CHUNK // samples), []
+        size, chunks = max(1, self.chunk // samples), []
         for start in range(0, len(embeddings), size):
             chunk = self._on_device(embeddings[start : start + size])[:, None]
             seeds = [derive_seed(seed, first + start + i) for i in range(len(chunk))]
@@ -200,7 +208,8 @@ class LocDiffusion(nn.Module):
 
             draw, count = partial(random.normal, self.config.dimensions), steps or self.config.sample_steps
             is_density = self.config.loss == "likelihood"
-            x_0 = diffusion.sample(denoise, draw, self.alpha_bar, count, eta, finish if is_density else denoise)
+            last, how = finish if is_density else denoise, solver or self.config.solver
+            x_0 = diffusion.sample(denoise, draw, self.alpha_bar, count, eta, last, how)
             chunks.append(x_0.cpu() / math.sqrt(4 * math.pi))
         return torch.cat(chunks) if chunks else torch.empty(0, samples, self.config.dimensions)
 
@@ -232,7 +241,7 @@ class LocDiffusion(nn.Module):
         noise = torch.randn(self.config.dimensions, generator=torch.Generator().manual_seed(0))
         noise, t = noise.to(self.alpha_bar.device), torch.tensor(self.config.levels, device=self.alpha_bar.device)
         chunks = []
-        for chunk in torch.as_tensor(embeddings).split(CHUNK):
+        for chunk in torch.as_tensor(embeddings).split(self.chunk):
             chunk = self._on_device(chunk)
             if self.config.loss == "likelihood":
                 chunks.append(self(noise, t, chunk).cpu())
@@ -247,7 +256,9 @@ class LocDiffusion(nn.Module):
 
     def to_density(self, coeffs):
         """The density (n, N) that the result of `one_pass` (n, D) stands for; see `density.from_linear`."""
-        parts = [self.grid.synthesis(chunk.to(self.alpha_bar.device)) for chunk in coeffs.split(CHUNK // 2)]
+        parts = [
+            self.grid.synthesis(chunk.to(self.alpha_bar.device)) for chunk in coeffs.split(max(1, self.chunk // 2))
+        ]
         turn = partial(torch.softmax, dim=-1) if self.config.loss == "likelihood" else density.from_linear
         return torch.cat([turn(part).cpu() for part in parts]) if parts else torch.empty(0, len(self.anchors))
 
@@ -286,7 +297,7 @@ class LocDiffusion(nn.Module):
             return density.log_likelihood(shares, lat_lon)
         l_max, device = self.config.l_max, self.alpha_bar.device
         fine = decoder.healpix_transform(l_max, max(self.config.decoder_nside, 4 * (l_max + 1)), device=device)
-        log_z = torch.cat([fine.moments(e.to(device))[0].cpu() for e in coeffs.split(CHUNK)])
+        log_z = torch.cat([fine.moments(e.to(device))[0].cpu() for e in coeffs.split(self.chunk)])
         return (coeffs * shdd.encode(lat_lon, self.config.l_max)).sum(dim=-1) - log_z
 
     def predict(self, pictures_or_embeddings, samples=16, top_k=1, seed=0, weights=None, first=0):

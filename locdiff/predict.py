@@ -34,7 +34,7 @@ from locdiff import cli, datasets, maps, page
 from locdiff.cli import InputError
 from locdiff.embed import encode_pictures, encoder_of
 from locdiff.layouts import find_pictures, read_picture
-from locdiff.model import LocDiffusion
+from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion
 from locdiff.train import pick_device
 
 MAP_LIMIT = 32
@@ -182,18 +182,20 @@ def main(argv=None):
         "--weights", metavar="FILE", help="the encoder's weights, if the embeddings were made from a file"
     )
     parser.add_argument("--batch", type=int, default=64, help="pictures at a time (default 64)")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"{CHUNK_HELP} (default {CHUNK})")
     parser.add_argument("--workers", type=int, help="processes that read pictures (default: the processors, at most 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="ask the Hugging Face Hub for nothing")
     arguments = parser.parse_intermixed_args(argv)
-    if min(arguments.top_k, arguments.batch) < 1 or min(arguments.samples, arguments.seed) < 0:
-        parser.error("--top-k and --batch must be at least 1, --samples and --seed at least 0")
+    if min(arguments.top_k, arguments.batch, arguments.chunk) < 1 or min(arguments.samples, arguments.seed) < 0:
+        parser.error("--top-k, --batch and --chunk must be at least 1, --samples and --seed at least 0")
     if not arguments.source and not arguments.text:
         parser.error("give pictures, folders, archives, an embeddings folder or --text")
     for path in (arguments.html, arguments.map):
         if path and not path.resolve().parent.is_dir():
             raise InputError(f"cannot write {path}: {path.parent} is no folder")
     model = LocDiffusion.load(arguments.run, pick_device(arguments.device), arguments.local_files_only)
+    model.chunk = arguments.chunk
     total, batches = read_sources(
         arguments.source, arguments.text, model, arguments.weights, arguments.batch, arguments.workers
     )

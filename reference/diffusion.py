@@ -50,6 +50,16 @@ def ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, eta, noise):
     return np.sqrt(alpha_bar_s) * x_0 + direction * predicted_noise + sigma * noise
 
 
+def dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, x_0_before=None, alpha_bar_before=0.0):
+    """One step of DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): the prediction is extrapolated, along half the log of
+    the signal-to-noise ratio, from those at this level and at the noisier level before. Without one, or where that was
+    pure noise, it is `ddim_step` with eta = 0."""
+    if alpha_bar_before > 0:
+        half_t, half_s, half_before = (np.log(a / (1 - a)) / 2 for a in (alpha_bar_t, alpha_bar_s, alpha_bar_before))
+        x_0 = x_0 + (half_s - half_t) / (half_t - half_before) / 2 * (x_0 - x_0_before)
+    return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, 0.0, 0.0)
+
+
 def bayes_skip(x_t, alpha_bar):
     """What x_t adds to the natural parameters of a density over places: sqrt(4 pi alpha_bar) / (1 - alpha_bar) x_t.
 

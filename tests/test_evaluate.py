@@ -163,7 +163,7 @@ def test_retrieval_is_restricted_to_where_the_model_looks(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [2, 100])
-def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size, monkeypatch):
+def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size):
     model, gallery = tiny(), pictures(scattered(50))
     torch.nn.init.normal_(model.network.head.weight)
     embeddings, queries = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -175,7 +175,7 @@ def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size, monkeypatch):
     weighted = retrieve_by_density(queries, gallery, shares, WEIGHTS, progress=False).transpose(0, 1)
     truth = torch.cat([weighted[:3, 0], weighted[3:, -1]])  # one weight is the best for some, another for the others
     assert len({tuple(choose_weight(weighted, truth, seed).flatten().tolist()) for seed in range(4)}) > 1
-    monkeypatch.setattr(evaluate, "CHUNK", size)
+    model.chunk = size
     for seed in range(4):
         rows = predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed, progress=False)
         expected = (by_samples, by_hills, choose_weight(weighted, truth, seed))

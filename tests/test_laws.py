@@ -1,5 +1,7 @@
 """What must hold whatever the input: properties of the reference (and, through the twins, of locdiff)."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -196,6 +198,38 @@ def test_sampling_with_the_exact_denoiser_of_a_gaussian_gives_the_gaussian(eta, 
         x_0 = mu + gain * (x - np.sqrt(t) * mu)
         x = diffusion.ddim_step(x, x_0, t, s, eta, rng.normal(size=x.shape))
     assert x.mean() == pytest.approx(mu, abs=0.015) and x.std() == pytest.approx(sigma, abs=0.015)
+
+
+def test_dpm_solver_is_of_second_order_where_ddim_is_of_first():
+    """x_0 ~ N(mu, sigma^2): the flow without noise keeps (x_t - mean_t) / std_t, so its end is known exactly."""
+    mu, sigma, x_first = 1.5, 0.5, 0.8
+    errors = {"ddim": [], "dpm++": []}
+    for steps in (20, 40, 80):
+        levels = diffusion.geometric_schedule(steps, 50.0, 0.02)[-2::-1]  # without the level of pure noise
+        mean, std = np.sqrt(levels) * mu, np.sqrt(levels * sigma**2 + 1 - levels)
+        exact = mean[-1] + std[-1] / std[0] * (x_first - mean[0])
+        for solver, found in errors.items():
+            x, before = x_first, ()
+            for i, (t, s) in enumerate(pairwise(levels)):
+                x_0 = mu + np.sqrt(t) * sigma**2 / std[i] ** 2 * (x - mean[i])
+                if solver == "dpm++":
+                    x, before = diffusion.dpm_solver_step(x, x_0, t, s, *before), (x_0, t)
+                else:
+                    x = diffusion.ddim_step(x, x_0, t, s, 0.0, 0.0)
+            found.append(abs(x - exact))
+    first, second = (np.log2(np.divide(found[:-1], found[1:])) for found in errors.values())
+    assert first == pytest.approx(1, abs=0.15) and second == pytest.approx(2, abs=0.25)
+    assert errors["dpm++"][0] < errors["ddim"][0] / 4
+
+
+@given(st.floats(0.0, 0.5), st.floats(0.51, 0.999), seeds)
+def test_the_first_step_of_dpm_solver_is_ddim_and_an_unchanged_prediction_changes_nothing(t, s, seed):
+    x_t, x_0, other = np.random.default_rng(seed).normal(size=3)
+    plain = diffusion.ddim_step(x_t, x_0, t, s, 0.0, 0.0)
+    assert diffusion.dpm_solver_step(x_t, x_0, t, s) == plain
+    assert diffusion.dpm_solver_step(x_t, x_0, t, s, other, 0.0) == plain  # after pure noise
+    if t > 0.02:
+        assert diffusion.dpm_solver_step(x_t, x_0, t, s, x_0, 0.01) == pytest.approx(plain, abs=1e-12)
 
 
 @given(seeds, st.floats(1e-3, 0.5))

@@ -49,13 +49,14 @@ def test_an_untrained_model_says_by_bayes_rule_what_x_t_says():
     torch.testing.assert_close(posterior, torch.softmax(log_likelihood, -1), rtol=2e-3, atol=1e-6)
 
 
-def test_samples_follow_the_density_that_one_pass_gives():
+@pytest.mark.parametrize(("solver", "steps"), [("ddim", None), ("ddim", 1), ("ddim", 20), ("dpm++", 10)])
+def test_samples_follow_the_density_that_one_pass_gives(solver, steps):
     """With a known density of two unequal modes, the sampler visits each as often as its mass says."""
     two = 12.0 / 8 * shdd.encode(torch.tensor([[40.0, -100.0], [-25.0, 135.0]]), 7).float()
     model = with_prior(two[0] * 1.06 + two[1])
     embeddings = torch.zeros(40, 5)
     density = model.density(embeddings)
-    places = model.decode(model.sample(embeddings, samples=50, seed=3)).flatten(0, 1)
+    places = model.decode(model.sample(embeddings, 50, steps, seed=3, solver=solver)).flatten(0, 1)
     for truth in ([40.0, -100.0], [-25.0, 135.0], [0.0, 0.0]):
         truth = torch.tensor([truth], dtype=torch.float64)
         hits = metrics.score(places, truth.expand(len(places), 2))["accuracy"]
@@ -73,6 +74,10 @@ def test_samples_repeat_by_seed_and_picture_position():
     torch.testing.assert_close(model.sample(embeddings[2:], 2, seed=1, first=2), first[2:], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(model.sample(embeddings, samples=2, seed=2), first)
     assert not torch.allclose(first[:, 0], first[:, 1])
+    assert not torch.allclose(model.sample(embeddings, samples=2, seed=1, solver="dpm++"), first)
+    model.chunk = 1  # which bounds the memory and changes nothing else
+    torch.testing.assert_close(model.sample(embeddings, samples=2, seed=1), first, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.to_density(model.one_pass(embeddings)), tiny().density(embeddings))
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -339,6 +339,11 @@ def test_steps(dtype, device, seed, t, s, eta):
             *({"t": x_t_ref, "0": x_0_ref}[i] for i in inputs), *(noise_ref if m == "n" else m for m in more)
         )
         close(ours, theirs, dtype, 0, 50)
+    t = max(t, 1e-3)
+    for before in (0.0, 1e-6, t / 2):
+        ours = diffusion.dpm_solver_step(x_t, x_0, t, s, noise, before)
+        theirs = ref_diffusion.dpm_solver_step(x_t_ref, x_0_ref, t, s, noise_ref, before)
+        close(ours, theirs, dtype, 0, 50 * (1 + abs(theirs).max()))
 
 
 def test_sampling_visits_the_levels_and_finishes():
@@ -352,3 +357,22 @@ def test_sampling_visits_the_levels_and_finishes():
     assert seen == [10, 7, 4] and out[1] == 1
     torch.testing.assert_close(out[0], torch.full((2,), 3 * schedule[0].item() ** 0.5), rtol=0.2, atol=0)
     assert diffusion.sample(denoise, lambda: torch.zeros(2), schedule, 1).tolist() == [3, 3] and seen[-1] == 10
+    kept = diffusion.sample(denoise, lambda: torch.zeros(2), schedule, 4, solver="dpm++", finish=lambda x, t: x)
+    quiet = diffusion.sample(denoise, lambda: torch.zeros(2), schedule, 4, eta=0.0, finish=lambda x, t: x)
+    torch.testing.assert_close(kept, quiet)  # the prediction is always the same
+
+
+def test_a_sample_by_dpm_solver_uses_the_prediction_before():
+    schedule = diffusion.geometric_schedule(9, 1.0, 0.01)
+    last = diffusion.sample(
+        lambda x, t: 0 * x + t, lambda: torch.ones(1), schedule, 3, solver="dpm++", finish=lambda x, t: x
+    )
+    x, before = torch.ones(1), ()
+    for t, s in ((9, 5), (5, 1)):
+        x, before = (
+            diffusion.dpm_solver_step(
+                x, torch.tensor([float(t)]), schedule[t - 1].item(), schedule[s - 1].item(), *before
+            ),
+            (torch.tensor([float(t)]), schedule[t - 1].item()),
+        )
+    torch.testing.assert_close(last, x)

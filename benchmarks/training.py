@@ -1,0 +1,180 @@
+"""Which training is best in the same wall time: variants of the quickstart, one setting changed at a time.
+
+Every variant trains for --seconds on the embedded data (the number of steps follows from its own time a step, measured
+first), and is judged on held-out pictures: accuracy of the one-pass density and of one sample, likelihood, calibration.
+
+  python benchmarks/training.py --list
+  python benchmarks/training.py --only base lr-1e-3 --seeds 0 1 2 --seconds 240
+"""
+
+import functools
+import math
+import time
+
+import common
+import torch
+from torch import nn
+
+from locdiff import datasets, metrics, train
+from locdiff import model as model_module
+from locdiff.evaluate import calibration
+from locdiff.model import LocDiffusion
+from locdiff.train import Trainer, resolve
+
+
+class Variant(LocDiffusion):
+    """A LocDiffusion whose share `top` of every batch is trained at pure noise, the rest at uniform levels; in which
+    the network sees x_t where dimensions x signal-to-noise ratio exceeds `readable`; with squared error it predicts
+    `target`; with `residual` a linear shortcut by-passes every block."""
+
+    def __init__(self, config, top=0.0, readable=model_module.READABLE, target="x0", residual=False):
+        super().__init__(config)
+        self.top, self.readable, self.target = top, readable, target
+        if residual:
+            self.network.down = nn.ModuleList(Residual(block) for block in self.network.down)
+            self.network.up = nn.ModuleList(Residual(block) for block in self.network.up)
+
+    def draw_levels(self, count):
+        t = super().draw_levels(count)
+        return torch.where(torch.rand(count) < self.top, self.config.levels, t)
+
+    def forward(self, x_t, t, embeddings):
+        alpha_bar = self.alpha_bar[t - 1][..., None]
+        if self.config.exact_skip:
+            signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
+            visible = (signal / (self.readable + signal)).to(x_t.dtype) if self.readable < math.inf else 0
+            skip = ((4 * math.pi * alpha_bar) ** 0.5 / (1 - alpha_bar)).to(x_t.dtype) * x_t
+            return self._network(visible * x_t, t, embeddings) + skip
+        output = super().forward(x_t, t, embeddings)
+        if self.target == "v":
+            output = alpha_bar**0.5 * x_t - (1 - alpha_bar) ** 0.5 * output
+        if self.target == "noise":
+            output = (x_t - (1 - alpha_bar) ** 0.5 * output) / alpha_bar.clamp(min=1e-6) ** 0.5
+        return output.to(x_t.dtype)
+
+
+class Residual(nn.Module):
+    """A C-Siren block and a linear map past it."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block, self.shortcut = block, nn.Linear(block.from_x.in_features, block.from_x.out_features, bias=False)
+
+    def forward(self, x, time, image):
+        return self.block(x, time, image) + self.shortcut(x)
+
+
+L2 = {"loss": "l2", "exact_skip": False}
+KL = {"loss": "shdd_kl", "exact_skip": False}
+VARIANTS = {  # settings of the run, and what makes the Variant
+    "base": ({}, {}),
+    "lr-2.5e-4": ({"lr": 2.5e-4}, {}),
+    "lr-1e-3": ({"lr": 1e-3}, {}),
+    "lr-2e-3": ({"lr": 2e-3}, {}),
+    "warmup-0": ({"warmup": 0}, {}),
+    "warmup-200": ({"warmup": 200}, {}),
+    "batch-128": ({"batch": 128}, {}),
+    "batch-512": ({"batch": 512}, {}),
+    "width-64": ({"width": 64}, {}),
+    "width-576": ({"width": 576}, {}),
+    "width-1024": ({"width": 1024}, {}),
+    "depth-2": ({"depth": 2}, {}),
+    "depth-4": ({"depth": 4}, {}),
+    "depth-2, width-1024": ({"depth": 2, "width": 1024}, {}),
+    "depth-10": ({"depth": 10}, {}),
+    "residual": ({}, {"residual": True}),
+    "top-0.25": ({}, {"top": 0.25}),
+    "top-0.5": ({}, {"top": 0.5}),
+    "top-1": ({}, {"top": 1.0}),
+    "blind": ({}, {"readable": math.inf}),
+    "blind, top-0.5": ({}, {"readable": math.inf, "top": 0.5}),
+    "readable-0": ({}, {"readable": 0.0}),
+    "readable-100": ({}, {"readable": 100.0}),
+    "no exact skip": ({"exact_skip": False}, {}),
+    "cosine schedule": ({"schedule": "cosine", "exact_skip": False}, {}),
+    "L2": (L2, {}),
+    "L2, v": (L2, {"target": "v"}),
+    "L2, noise": (L2, {"target": "noise"}),
+    "SHDD-KL": (KL, {}),
+    "SHDD-KL, temperature 4": (KL | {"temperature": 4.0}, {}),
+    "SHDD-KL, temperature 20": (KL | {"temperature": 20.0}, {}),
+    "L-15": ({"l_max": 15}, {}),
+    "L-31": ({"l_max": 31}, {}),
+    "ema-0": ({"ema": 0.0}, {}),
+    "ema-0.95": ({"ema": 0.95}, {}),
+    "ema-0.998": ({"ema": 0.998}, {}),
+    "beta2-0.999": ({"beta2": 0.999}, {}),
+    "beta2-0.95": ({"beta2": 0.95}, {}),
+    "clip-0.2": ({"clip": 0.2}, {}),
+    "clip-10": ({"clip": 10.0}, {}),
+}  # fmt: skip
+
+
+def measure(name, seed, data, test, seconds, device):
+    """Train a variant for so many seconds and score it: a row of the table."""
+    overrides, options = VARIANTS[name]
+    make = functools.partial(Variant, **options)
+
+    def trainer(steps):
+        settings = train.fitted(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
+        return Trainer(settings, data, device, make)
+
+    trial = trainer(13)
+    for step in range(13):
+        if step == 3:
+            started = time.perf_counter()
+        trial.advance()
+    steps = max(20, round(seconds / (time.perf_counter() - started) * 10))
+    one, started = trainer(steps), time.perf_counter()
+    for _ in range(steps):
+        one.advance()
+    taken = time.perf_counter() - started
+    model = one.averaged_model()
+    embeddings, truth = test.batch(range(len(test)))
+    coeffs = model.one_pass(embeddings)
+    shares = model.to_density(coeffs)
+    tops = model.modes(coeffs, shares)[0][:, 0]
+    samples = model.decode(model.sample(embeddings, 1, seed=seed))[:, 0]
+    worth = calibration(shares, model.log_likelihood(coeffs, shares, truth), truth).double().mean(dim=0)
+    mass = metrics.mass_within(shares, model.anchors, truth).double().mean(dim=0)
+    shown = [1, 2, 3, 4]
+
+    def slashes(values):
+        return "/".join(f"{100 * value:.1f}" for value in values)
+
+    return {
+        "variant": name, "seed": seed, "steps": steps, "seconds": round(taken),
+        "one pass, 25/200/750/2500 km": slashes(metrics.hits(tops, truth).double().mean(dim=0)[shown].tolist()),
+        "one sample": slashes(metrics.hits(samples, truth).double().mean(dim=0)[shown].tolist()),
+        "its chance by the density": slashes(mass[shown].tolist()),
+        "nats over uniform": round(worth[0].item(), 3),
+        "in 50/90 % regions": slashes(worth[1:3].tolist()),
+        "left out": one.skipped,
+    }  # fmt: skip
+
+
+def main():
+    def add(parser):
+        parser.add_argument("--only", nargs="+", choices=VARIANTS, help="variants to train (default: all)")
+        parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+        parser.add_argument("--seconds", type=float, default=100.0, help="of training, for each (default 100)")
+        parser.add_argument("--list", action="store_true", help="name the variants and stop")
+        parser.add_argument("--name", default="training", help="of the JSON record (default training)")
+
+    arguments = common.options(__doc__, add)
+    if arguments.list:
+        print("\n".join(f"{name}: {settings | options}" for name, (settings, options) in VARIANTS.items()))
+        return
+    device = train.pick_device(arguments.device)
+    folder = datasets.blue_marble(resolve().blue_marble)
+    data, test = datasets.train_and_test(folder, 0)
+    rows = []
+    for seed in arguments.seeds:
+        for name in arguments.only or VARIANTS:
+            rows.append(measure(name, seed, data, test, arguments.seconds, device))
+            print(rows[-1], flush=True)
+    common.report(arguments.name, rows, arguments, f"{len(test):,} held-out pictures of the embedded data")
+
+
+if __name__ == "__main__":
+    main()

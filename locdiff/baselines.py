@@ -18,7 +18,7 @@ from tqdm import trange
 from locdiff import diffusion
 from locdiff.cli import InputError
 from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, geographic_center, great_circle_km, to_unit_vector
-from locdiff.cs_unet import CSUNet, sinusoidal_embedding
+from locdiff.cs_unet import CSUNet, Whitening, sinusoidal_embedding
 from locdiff.gallery import nearest
 from locdiff.model import LocDiffusion, PictureNoise, derive_seed
 from locdiff.train import Trainer
@@ -53,15 +53,15 @@ def kernel_density(queries, gallery, k=100, sigma_deg=4.0, progress=True):
 def trunk(config, out, extra=0):
     """An MLP of three hidden layers with GELU: (..., embed_dim + extra) -> (..., out).
 
-    It is so wide that, without its head and the `extra` inputs, it has the parameters of the CS-UNet of `config`: 5.3
-    million by default, at a width of 1454.
+    It is so wide that, without its head and the `extra` inputs, it has the parameters of the CS-UNet of `config`: 2.1
+    million by default, at a width of 845.
     """
     c = config
     with torch.device("meta"):
         network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
     linear = c.embed_dim + 3  # parameters = 2 w^2 + linear w
     w = round((math.sqrt(linear**2 + 8 * sum(p.numel() for p in network.parameters())) - linear) / 4)
-    layers = []
+    layers = [Whitening(c.embed_dim)] if c.whiten else []
     for inputs in (c.embed_dim + extra, w, w):
         layers += [nn.Linear(inputs, w), nn.GELU(), nn.Dropout(c.dropout)]
     return nn.Sequential(*layers, nn.Linear(w, out))

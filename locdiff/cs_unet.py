@@ -30,21 +30,51 @@ class CSiren(nn.Module):
         return self.dropout(torch.sin(self.out(h)))
 
 
+class Whitening(nn.Module):
+    """(e - mean) C^(-1/2) of embeddings e, the first d of (..., d or more) numbers; any others pass. `fit` sets it.
+
+    Encoders give numbers of any size, and most of their variance lies in few directions: a network that is briefly
+    trained sees little else.
+    """
+
+    def __init__(self, d):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("matrix", torch.eye(d))
+
+    def fit(self, embeddings, floor):
+        """Take the mean of embeddings (n, d), and as C their covariance with `floor` times its mean variance added in
+        every direction. ValueError if all of them are the same."""
+        x = embeddings.double()
+        mean = x.mean(dim=0)
+        variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+        if not variance.mean() > 0:
+            raise ValueError("they are all the same")
+        scale = (variance.clamp(min=0) + floor * variance.mean()).rsqrt()
+        self.mean.copy_(mean)
+        self.matrix.copy_((directions * scale) @ directions.T)
+
+    def forward(self, x):
+        d = len(self.mean)
+        return torch.cat([(x[..., :d] - self.mean) @ self.matrix, x[..., d:]], dim=-1)
+
+
 class CSUNet(nn.Module):
     """CS-UNet (Figure 2b): `depth` C-Siren blocks that narrow from d to the bottleneck width w and widen back to d.
 
     To the output of a block on the way up is added what came into its mirror image on the way down. A linear head, zero
-    at the start, takes this to the range of the coefficients.
+    at the start, takes this to the range of the coefficients. With `whiten` the embeddings are whitened before.
 
     x (..., d), t (...) and image (..., d_image) broadcast over their leading axes, so that one picture's projections
     serve all its samples: x (pictures, samples, d), t a number, image (pictures, 1, d_image).
     """
 
-    def __init__(self, d, d_image, width, depth, d_time, dropout):
+    def __init__(self, d, d_image, width, depth, d_time, dropout, whiten=False):
         super().__init__()
         if depth < 2 or depth % 2:
             raise ValueError(f"depth must be an even number of blocks, at least 2, got {depth}")
         self.d_time = d_time
+        self.see = Whitening(d_image) if whiten else nn.Identity()
         down = [round(d * (width / d) ** (i / (depth // 2))) for i in range(depth // 2 + 1)]  # d, ..., w
         self.down = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in pairwise(down))
         self.up = nn.ModuleList(CSiren(a, b, d_time, d_image, dropout) for a, b in pairwise(down[::-1]))
@@ -54,6 +84,7 @@ class CSUNet(nn.Module):
 
     def forward(self, x, t, image):
         time = sinusoidal_embedding(t, self.d_time).to(x.dtype)
+        image = self.see(image)
         skips = []
         for block in self.down:
             skips.append(x)

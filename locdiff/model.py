@@ -22,7 +22,7 @@ from locdiff.cs_unet import CSUNet
 from locdiff.metrics import THRESHOLDS_KM
 from locdiff.spherical_harmonics import HealpixTransform
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time, of 192 kB each at nside 64
 CHUNK_HELP = "samples and densities at a time: less takes less memory"
 READABLE = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
@@ -37,7 +37,10 @@ class ModelConfig:
     embed_dim: int = 768
     l_max: int = option(23, "highest degree of the spherical harmonics, the paper's L; (l_max + 1)^2 dimensions")
     width: int = option(256, "bottleneck width w of the CS-UNet")
-    depth: int = option(6, "number of C-Siren blocks, even")
+    depth: int = option(2, "number of C-Siren blocks, even")
+    whiten: float = option(
+        0.3, "whiten the embeddings, with this share of their mean variance added in all directions; 0: as they are"
+    )
     time_dim: int = option(200, "width of the time embedding")
     dropout: float = option(0.0, "dropout in every C-Siren block")
     loss: str = option("likelihood", "training loss; shdd_kl is the paper's", LOSSES)
@@ -48,6 +51,7 @@ class ModelConfig:
     levels: int = option(100, "noise levels T of the schedule")
     snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
     snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
+    pure_noise: float = option(0.5, "share of a batch that is trained at pure noise, where one pass is made")
     shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
     quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the levels demand")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
@@ -72,6 +76,8 @@ class ModelConfig:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)}")
         if not self.snr_first > self.snr_last > 0 or self.rho_km < 0 or self.quadrature_nside < 0:
             raise InputError("need snr_first > snr_last > 0, rho_km >= 0 and quadrature_nside >= 0")
+        if not 0 <= self.pure_noise <= 1 or self.whiten < 0:
+            raise InputError("need 0 <= pure_noise <= 1 and whiten >= 0")
         if self.l_max < 0 or not 0 <= self.dropout < 1 or self.temperature <= 0 or self.shift <= 0:
             raise InputError("need l_max >= 0, 0 <= dropout < 1, temperature > 0 and shift > 0")
 
@@ -99,7 +105,7 @@ class LocDiffusion(nn.Module):
         super().__init__()
         self.config = config
         c = config
-        self.network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
+        self.network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout, c.whiten > 0)
         if c.schedule == "cosine":
             alpha_bar = diffusion.cosine_schedule(c.levels)
         else:
@@ -139,8 +145,11 @@ class LocDiffusion(nn.Module):
             return self.network(x_t, t, embeddings).to(x_t.dtype)
 
     def draw_levels(self, count):
-        """The noise levels t that a batch of `count` pictures is trained at, (count,)."""
-        return torch.randint(1, self.config.levels + 1, (count,), device=self.alpha_bar.device)
+        """The noise levels t that a batch of `count` pictures is trained at, (count,): random, or pure noise."""
+        t = torch.randint(1, self.config.levels + 1, (count,), device=self.alpha_bar.device)
+        if self.config.pure_noise:
+            t[torch.rand(count, device=t.device) < self.config.pure_noise] = self.config.levels
+        return t
 
     def loss(self, embeddings, lat_lon, rank=0, processes=1):
         """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.

@@ -41,11 +41,13 @@ from tqdm import tqdm
 import locdiff
 from locdiff import cli, datasets
 from locdiff.cli import InputError, option
+from locdiff.cs_unet import Whitening
 from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
 
 CHECKPOINT_SECONDS = 30
 LOG_EVERY = 10
 SPIKE = 30  # times the usual norm of the gradient
+WHITENED = 20_000  # pictures whose covariance the embeddings are whitened by
 SETTLED = 50  # steps after which the usual norm is known
 
 
@@ -54,9 +56,9 @@ class TrainConfig:
     """How a model is trained. The optimiser is Adam; weight decay is added to the gradient, as in the paper's code."""
 
     batch: int = option(256, "pictures a step")
-    steps: int = option(2000, "training steps; 0 means train for `epochs` instead")
+    steps: int = option(4000, "training steps; 0 means train for `epochs` instead")
     epochs: int = option(0, "passes over the training data, where steps is 0")
-    lr: float = option(5e-4, "learning rate")
+    lr: float = option(1e-3, "learning rate")
     warmup: int = option(50, "steps over which the learning rate rises to lr")
     decay: bool = option(True, "let the learning rate fall to zero along a cosine")
     beta1: float = option(0.9, "Adam's first beta")
@@ -102,7 +104,8 @@ class Settings:
 PRESETS = {
     "quickstart": {},
     "paper": {  # Table 3; where the paper is silent: its reference implementation's EMA and schedule, w of Table 9
-        "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048,
+        "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048, "whiten": 0.0,
+        "pure_noise": 0.0,
         "loss": "shdd_kl", "temperature": 1.0, "exact_skip": False,
         "schedule": "cosine", "shift": 1.0, "levels": 100, "sample_steps": 100,
         "batch": 512, "steps": 0, "epochs": 500, "lr": 1e-4, "warmup": 0, "decay": False,
@@ -177,7 +180,11 @@ class Trainer:
         if t.batch % self.processes:
             raise InputError(f"{self.processes} processes cannot share a batch of {t.batch} evenly: change --batch")
         torch.manual_seed(t.seed)
-        self.model = make_model(settings.model).to(device)
+        self.model = make_model(settings.model)
+        for part in self.model.modules():
+            if isinstance(part, Whitening):
+                self._whiten(part)
+        self.model.to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=t.lr, betas=(t.beta1, t.beta2), weight_decay=t.weight_decay, fused=True
@@ -193,6 +200,16 @@ class Trainer:
             self._loss = nn.parallel.DistributedDataParallel(self._loss, broadcast_buffers=False)
         self._resident = train.tensors(device) if _fits(train, device) else None
         self._reader, self._ahead = ThreadPoolExecutor(1), {}
+
+    def _whiten(self, part):
+        """Fit it to WHITENED random training pictures, or to all."""
+        some = np.random.default_rng(0).permutation(len(self.train))[:WHITENED]
+        try:
+            part.fit(self.train.batch(some)[0], self.settings.model.whiten)
+        except ValueError as error:
+            raise InputError(
+                f"cannot whiten the embeddings to train on: {error}; look at them, or --whiten 0"
+            ) from None
 
     def _read(self, step):
         t, part = self.settings.training, self.settings.training.batch // self.processes
@@ -247,7 +264,7 @@ class Trainer:
     def averaged_model(self):
         """The model with the moving average of the weights, ready for prediction."""
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.average)
+        model.load_state_dict(self.average, strict=False)  # the buffers stay
         model.bf16 = False
         return model.eval()
 

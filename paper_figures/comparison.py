@@ -20,6 +20,7 @@ NEAREST = "[L]kNN with kernel density"
 CENTRE = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 HILL = "LocDiffusion, one pass, top of its most probable hill"
 EACH = "LocDiffusion, one pass, best place for each column"
+PAPERS_NETWORK = {"depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4}  # where the quickstart's differs
 STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
 
 
@@ -71,7 +72,7 @@ class Pictures:
 
     def settings(self, **differs):
         """How a model is trained that `differs` so."""
-        return train.fitted(train.resolve(**self.scale.training | differs), self.train)
+        return train.fitted(train.resolve(**PAPERS_NETWORK | self.scale.training | differs), self.train)
 
     def about(self):
         """What there is, in a sentence."""

@@ -28,7 +28,7 @@ CHECKS = (
     "after each block up, the input of its mirror image is added",
     "every block is given t and the picture",
     "latent d = (L + 1)^2 = 576, time embedding 200, image embedding 768",
-    "6 blocks, as in Table 9",
+    "as many blocks as the preset says (the paper's Table 9: 6)",
     "the blocks and a linear head hold all parameters",
 )
 LEARNED, FIXED, DATUM = "#F5C88A", "#A9D3F0", "#FFFFFF"  # as in the paper's Figure 1: orange learns, blue does not
@@ -85,7 +85,14 @@ def checks(network, config):
     blocks = down + up
     widths = [given[blocks[0]][0].shape[-1], *(gave[block].shape[-1] for block in blocks)]
     behind = [given[block][0] for block in [*up[1:], network.head]]  # what follows each block up
-    known = {network, network.down, network.up, network.head, *(m for block in blocks for m in block.modules())}
+    known = {
+        network,
+        network.see,
+        network.down,
+        network.up,
+        network.head,
+        *(m for block in blocks for m in block.modules()),
+    }
 
     def is_siren(block):
         scale, shift = gave[block.from_time].chunk(2, dim=-1)
@@ -104,7 +111,7 @@ def checks(network, config):
         all(is_sum(b, gave[u], given[d][0]) for b, u, d in zip(behind, up, down[::-1], strict=True)),
         all(torch.equal(given[b][1], first_time) and torch.equal(given[b][2], first_image) for b in blocks),
         (widths[0], first_time.shape[-1], first_image.shape[-1]) == (576, 200, 768),
-        len(blocks) == 6,
+        len(blocks) == config.depth,
         known == set(network.modules()) and sum(map(_count, [*blocks, network.head])) == _count(network),
     ]
 
@@ -130,9 +137,9 @@ def draw(result, folder):
     holds = zip(CHECKS, *(np.where(result[f"{name}_checks"], "yes", "no") for name in PRESETS), strict=True)
     parts = [
         save(figure, folder / "figure_2.png"),
-        "Drawn: the preset `paper` at L = 23; the quickstart's network is wired alike with w = 256. Orange learns, "
-        "blue does not. The paper gives no parameter counts. Its Table 9 calls w the narrowest part of each C-Siren "
-        "module; here it is that of the whole U.",
+        "Drawn: the preset `paper` at L = 23; the quickstart's network is wired alike, with two blocks and w = 256, "
+        "and whitens the embeddings. Orange learns, blue does not. The paper gives no parameter counts. Its Table 9 "
+        "calls w the narrowest part of each C-Siren module; here it is that of the whole U.",
         markdown_table(["the paper's wiring", *PRESETS], holds),
         markdown_table(["preset", "module", "dimensions", "parameters"], rows),
     ]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import report
 import torch
-from comparison import Experiment, pictures, within
+from comparison import PAPERS_NETWORK, Experiment, pictures, within
 
 from locdiff import datasets, decoder, shdd, train
 from locdiff.coordinates import EARTH_RADIUS_KM, geographic_center, great_circle_km
@@ -42,7 +42,7 @@ def compute(context):
     data, places = pictures(context, SCALES[context.scale]), PLACES[context.scale]
     hits, errors, seconds = [], [], []
     for l_max in DEGREES[context.scale]:
-        settings = train.resolve(**data.scale.training | {"l_max": l_max})
+        settings = train.resolve(**PAPERS_NETWORK | data.scale.training | {"l_max": l_max})
         model, cost = context.trained(settings, data.folder)
         key = [str(data.folder), len(data.truth), repr(settings)]
         piece = context.piece(f"degree-{l_max}", key, lambda model=model: _hits(model, data.embeddings, data.truth))

@@ -27,6 +27,7 @@ from locdiff.baselines import (
 )
 from locdiff.cli import InputError
 from locdiff.coordinates import from_unit_vector, geographic_center, great_circle_km, to_unit_vector
+from locdiff.cs_unet import Whitening
 from locdiff.decoder import healpix_anchors
 from locdiff.gallery import nearest, retrieve
 from locdiff.model import LocDiffusion, ModelConfig
@@ -337,6 +338,7 @@ def test_the_density_head_is_trained_by_the_likelihood_of_its_density():
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(l_max=15, embed_dim=512, depth=4), TINY])
 def test_every_trunk_is_as_large_as_the_network_of_locdiffusion(config):
     *hidden, head = trunk(config, 576, extra=9)
+    assert isinstance(hidden[0], Whitening)
     sizes = [(layer.in_features, layer.out_features) for layer in [*hidden, head] if isinstance(layer, nn.Linear)]
     w = sizes[0][1]
     assert sizes == [(config.embed_dim + 9, w), (w, w), (w, w), (w, 576)]
@@ -344,12 +346,13 @@ def test_every_trunk_is_as_large_as_the_network_of_locdiffusion(config):
     network = sum(p.numel() for p in LocDiffusion(config).parameters())
     assert count == pytest.approx(network, rel=0.02)
     if config == ModelConfig():
-        assert w == 1454 and count + sum(p.numel() for p in head.parameters()) == pytest.approx(5_349_800, rel=0.2)
+        assert w == 845 and count + sum(p.numel() for p in head.parameters()) == pytest.approx(2_080_912, rel=0.3)
 
 
 TOY = {
     "embed_dim": 24, "l_max": 7, "width": 32, "depth": 2, "time_dim": 16, "levels": 40, "sample_steps": 10,
     "quadrature_nside": 16, "decoder_nside": 16, "steps": 120, "batch": 48, "lr": 3e-3, "warmup": 5,
+    "whiten": 0.0, "pure_noise": 0.0,
 }  # fmt: skip
 
 

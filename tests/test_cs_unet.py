@@ -1,9 +1,10 @@
 """The network against Figure 2 of the paper."""
 
+import numpy as np
 import pytest
 import torch
 
-from locdiff.cs_unet import CSiren, CSUNet, sinusoidal_embedding
+from locdiff.cs_unet import CSiren, CSUNet, Whitening, sinusoidal_embedding
 
 
 def test_a_c_siren_block_is_the_equation_of_figure_2a():
@@ -55,6 +56,56 @@ def test_the_output_depends_on_all_inputs_and_trains_all_parameters():
     out.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def correlated(n, d=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(1e-3 * rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)).float()
+
+
+def test_whitened_embeddings_have_no_mean_and_unit_covariance_whatever_their_size():
+    images = correlated(400)
+    whitening = Whitening(5)
+    assert torch.equal(whitening(images), images)  # until it is fitted
+    whitening.fit(images, 0.0)
+    for factor in (1.0, 1000.0):
+        other = Whitening(5).double()
+        other.fit(factor * images, 0.0)
+        seen = other((factor * images).double())
+        torch.testing.assert_close(seen.mean(dim=0).float(), torch.zeros(5), rtol=0, atol=2e-2)
+        torch.testing.assert_close(seen.T.cov(correction=0).float(), torch.eye(5), rtol=0, atol=2e-2)
+    more = torch.cat([images, torch.full((400, 2), 7.0)], dim=-1)
+    torch.testing.assert_close(whitening(more)[:, :5], whitening(images), rtol=1e-3, atol=1e-3)
+    assert (whitening(more)[:, 5:] == 7).all()
+
+
+def test_the_floor_of_whitening_keeps_directions_without_variance_small():
+    images = correlated(400)
+    images[:, 1] = 2 * images[:, 0]  # no variance across
+    whitening = Whitening(5)
+    whitening.fit(images, 0.01)
+    values = torch.linalg.eigvalsh(whitening(images).T.cov())
+    variance = torch.linalg.eigvalsh(images.double().T.cov(correction=0))
+    expected = (variance / (variance + 0.01 * variance.mean())).sort().values
+    torch.testing.assert_close(values, expected.float(), rtol=0.02, atol=1e-3)
+    for wrong in (torch.ones(3, 5), correlated(1)):
+        with pytest.raises(ValueError, match="all the same"):
+            Whitening(5).fit(wrong, 0.01)
+
+
+def test_a_network_that_whitens_does_so_before_anything_else():
+    images, x = correlated(50), torch.randn(50, 16)
+    torch.manual_seed(0)
+    plain = CSUNet(16, 5, 4, 2, 8, 0.0)
+    torch.manual_seed(0)
+    white = CSUNet(16, 5, 4, 2, 8, 0.0, whiten=True)
+    for network in (plain, white):
+        torch.manual_seed(1)
+        torch.nn.init.normal_(network.head.weight)
+    white.see.fit(images, 0.01)
+    t = torch.tensor(3)
+    torch.testing.assert_close(white(x, t, images), plain(x, t, white.see(images)))
+    assert not torch.allclose(white(x, t, images), plain(x, t, images))
 
 
 def test_the_output_is_zero_at_the_start():

@@ -125,7 +125,7 @@ def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, picture
     for extra, message in (
         (["--map", str(tmp_path / "nowhere" / "map.png")], "nowhere is no folder"),
         (["--seed", "-1"], "--samples and --seed at least 0"),
-        (["--top-k", "0"], "--top-k and --batch must be at least 1"),
+        (["--top-k", "0"], "--top-k, --batch and --chunk must be at least 1"),
         (["--out", str(tmp_path / "p.txt")], "must be one of .csv, .jsonl, .geojson"),
         (["--out", str(tmp_path / "nowhere" / "p.csv")], "nowhere/p.csv: "),
         (["--text", "a street in Lisbon"], "--text needs a model trained on CLIP embeddings"),

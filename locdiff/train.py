@@ -204,8 +204,9 @@ class Trainer:
     def _whiten(self, part):
         """Fit it to WHITENED random training pictures, or to all."""
         some = np.random.default_rng(0).permutation(len(self.train))[:WHITENED]
+        embeddings, _ = self.train.batch(some)
         try:
-            part.fit(self.train.batch(some)[0], self.settings.model.whiten)
+            part.fit(embeddings, self.settings.model.whiten)
         except ValueError as error:
             raise InputError(
                 f"cannot whiten the embeddings to train on: {error}; look at them, or --whiten 0"

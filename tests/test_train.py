@@ -300,6 +300,22 @@ def test_pictures_kept_on_the_device_are_those_read(monkeypatch):
             assert torch.equal(one, other)
 
 
+def test_embeddings_that_are_all_the_same_cannot_be_whitened():
+    data = pictures()
+    data.embeddings[:] = 1
+    with pytest.raises(InputError, match="cannot whiten the embeddings to train on: they are all the same"):
+        Trainer(resolve("smoke", **SMALL), data, torch.device("cpu"))
+    Trainer(resolve("smoke", **SMALL | {"whiten": 0.0}), data, torch.device("cpu"))
+
+
+def test_a_run_keeps_its_whitening():
+    """It follows from the training pictures, is saved with the model and is the same after resuming."""
+    one, other = trainer(), trainer()
+    seen = one.model.network.see
+    assert torch.equal(seen.matrix, other.model.network.see.matrix) and not torch.equal(seen.matrix, torch.eye(6))
+    assert torch.equal(one.averaged_model().network.see.matrix, seen.matrix)
+
+
 def test_an_uneven_share_is_refused(monkeypatch):
     monkeypatch.setattr(train, "world", lambda: (0, 3))
     with pytest.raises(InputError, match="3 processes cannot share a batch of 8 evenly"):

@@ -23,8 +23,8 @@ SOLVERS = {"DDIM, eta = 1": ("ddim", 1.0), "DDIM, eta = 0": ("ddim", 0.0), "DPM-
 GALLERY, WIDTH = 100_000, 512
 
 
-def accuracy(model, embeddings, truth, samples, device):
-    """Rows: hits of one sample, of the medoid and of the mean density, less those of DDPM with all levels."""
+def accuracy(model, embeddings, truth, samples):
+    """Rows: hits of one sample and of the medoid of all, and their differences from those of DDPM with all levels."""
     rows, base = [], None
     for steps in STEPS:
         for name, (solver, eta) in SOLVERS.items():
@@ -116,7 +116,7 @@ def main():
     settings = {key: str(value) for key, value in dataclasses.asdict(model.config).items()}
     torch.manual_seed(0)
     report("sampling_times", times(model, embeddings, device), arguments)
-    report("sampling", accuracy(model, embeddings, truth, arguments.samples, device), arguments, str(settings))
+    report("sampling", accuracy(model, embeddings, truth, arguments.samples), arguments, str(settings))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 import common
 from torch import nn
 
-from locdiff import datasets, metrics, train
+from locdiff import datasets, diffusion, metrics, train
 from locdiff import model as model_module
 from locdiff.evaluate import calibration
 from locdiff.model import LocDiffusion
@@ -37,7 +37,7 @@ class Variant(LocDiffusion):
         if self.config.exact_skip:
             signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
             visible = (signal / (self.readable + signal)).to(x_t.dtype) if self.readable < math.inf else 0
-            skip = ((4 * math.pi * alpha_bar) ** 0.5 / (1 - alpha_bar)).to(x_t.dtype) * x_t
+            skip = diffusion.bayes_skip(x_t, alpha_bar).to(x_t.dtype)
             return self._network(visible * x_t, t, embeddings) + skip
         output = super().forward(x_t, t, embeddings)
         if self.target == "v":

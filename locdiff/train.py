@@ -192,10 +192,11 @@ class Trainer:
         self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
         self.skipped = self.in_a_row = 0  # steps left out, and those of them since the last good one
         self.usual_norm = math.inf  # moving average of the gradient's norm
+        self.model.bf16 = t.bf16
         if t.compile:
             self.model.network.compile()
         share = (self.rank, self.processes) if self.processes > 1 else ()
-        self._loss = MeanLoss(self.model, t.bf16, share)
+        self._loss = MeanLoss(self.model, share)
         if share:
             self._loss = nn.parallel.DistributedDataParallel(self._loss, broadcast_buffers=False)
         self._resident = train.tensors(device) if _fits(train, device) else None
@@ -307,10 +308,9 @@ class Trainer:
 class MeanLoss(nn.Module):
     """The mean loss of a batch, or of one process's share of it, as the module that DistributedDataParallel wants."""
 
-    def __init__(self, model, bf16, share):
+    def __init__(self, model, share):
         super().__init__()
         self.model, self.share = model, share
-        model.bf16 = bf16
 
     def forward(self, embeddings, lat_lon):
         return self.model.loss(embeddings, lat_lon, *self.share).mean()

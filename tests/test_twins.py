@@ -17,7 +17,7 @@ from reference import diffusion as ref_diffusion
 from reference import shdd as ref_shdd
 from reference import spherical_harmonics as ref_spherical_harmonics
 
-MODULES = ["coordinates", "spherical_harmonics", "shdd", "decoder", "diffusion"]
+MODULES = ["coordinates", "spherical_harmonics", "shdd", "decoder", "diffusion", "zoom"]
 ONLY_IN_THE_REFERENCE = {
     "explicit_spherical_harmonics",  # the paper's unstable formula, for a figure
     "normalised_legendre",  # a loop over (l, m); locdiff has it vectorised and private

@@ -37,6 +37,13 @@ def log_likelihood(density, lat_lon):
     return density.gather(-1, pixel[:, None])[:, 0].log() + math.log(pixels / (4 * math.pi))
 
 
+def log_density_at(density, lat_lon):
+    """Log density in nats per steradian of each of n densities (n, N) at each of the places (m, 2): (n, m)."""
+    pixels, (lat, lon) = density.shape[-1], lat_lon.cpu().numpy().T
+    pixel = torch.from_numpy(healpy.ang2pix(healpy.npix2nside(pixels), lon, lat, lonlat=True))
+    return density.clamp(min=1e-30).log()[:, pixel] + math.log(pixels / (4 * math.pi))
+
+
 def regions(density, shares=(0.5, 0.9)):
     """The smallest sets of pixels that hold these shares of the density: masks (n, S, N) and areas (n, S) in km^2."""
     sorted_density, order = density.sort(dim=-1, descending=True)

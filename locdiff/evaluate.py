@@ -55,18 +55,17 @@ def predict_all(model, embeddings, truth, samples=16, seed=0, progress=True):
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         chunk, places = embeddings[start : start + size], truth[start : start + size]
         coeffs = model.sample(chunk, samples, seed=seed, first=start)
-        one_pass = model.one_pass(chunk)
-        shares = model.to_density(one_pass)
-        mean, fine, nside = coeffs.mean(dim=1), model.density_coeffs(shares), model.config.decoder_nside
+        answer = model.answer(chunk)
+        mean, tops = coeffs.mean(dim=1), answer.modes()[0][:, 0]
         parts.append({
-            "samples": model.decode(coeffs),
+            "samples": model.refine(chunk, model.decode(coeffs), seed, start),
             "mean": decoder.exact_mode(mean)[0],
             "mean, each": best_within_each(mean, None),
-            "mode": model.modes(one_pass, shares)[0][:, 0],
-            "each": best_within_each(fine, nside),
-            "mass": metrics.mass_within(shares, model.anchors, places),
-            "calibration": calibration(shares, model.log_likelihood(one_pass, shares, places), places),
-            "density": shares[: max(0, SHOWN - start)].clone(),
+            "mode": tops,
+            "each": torch.stack([place for place, _ in answer.best_within(tops).values()], dim=1),
+            "mass": answer.mass_within(places),
+            "calibration": calibration(answer.shares, answer.log_likelihood(places), places),
+            "density": answer.shares[: max(0, SHOWN - start)].clone(),
         })  # fmt: skip
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
@@ -101,15 +100,14 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
     parts = []
     for start in range(0, len(embeddings), model.chunk):
         chunk = slice(start, start + model.chunk)
-        one_pass = model.one_pass(embeddings[chunk])
-        shares = model.to_density(one_pass)
-        hills, probability = model.modes(one_pass, shares, HILLS)
+        answer = model.answer(embeddings[chunk])
+        hills, probability = answer.modes(HILLS)
         hills = hills.masked_fill(probability[..., None] == 0, torch.nan)  # there are fewer
         search = (queries[chunk], gallery)
         parts.append((
             retrieve_near(*search, samples[chunk], RADIUS_KM, progress),
             retrieve_near(*search, hills, RADIUS_KM, progress),
-            retrieve_by_density(*search, shares, progress=progress).transpose(0, 1),
+            retrieve_by_density(*search, answer.log_density, progress=progress).transpose(0, 1),
         ))  # fmt: skip
     near_samples, near_hills, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
     return {

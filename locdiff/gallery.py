@@ -13,7 +13,6 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-import healpy
 import numpy as np
 import torch
 from numpy.lib.format import write_array_header_1_0
@@ -198,22 +197,20 @@ def retrieve_near(queries, gallery, candidates, radius_km=200.0, progress=True):
     return places
 
 
-def retrieve_by_density(queries, gallery, shares, weights=WEIGHTS, progress=True):
+def retrieve_by_density(queries, gallery, log_density, weights=WEIGHTS, progress=True):
     """Retrieval whose score is multiplied by a density: for each weight w the place of the gallery of the largest
 
         w cosine + log density,
 
-    queries (n, d), densities `shares` (n, N) of the HEALPix pixels -> (len(weights), n, 2). Weight 0 takes the densest
-    place of the gallery, an infinite one the nearest picture.
+    queries (n, d), log_density a function of places (m, 2) that gives (n, m) -> (len(weights), n, 2). Weight 0 takes
+    the densest place of the gallery, an infinite one the nearest picture.
     """
-    log_density, nside = shares.clamp(min=1e-30).log(), healpy.npix2nside(shares.shape[1])
     weights = torch.tensor(weights)
     with_cosine, with_density = weights.nan_to_num(posinf=1.0), weights.isfinite().float()
     best = torch.full((len(weights), len(queries)), -torch.inf)
     places = torch.full((len(weights), len(queries), 2), torch.nan, dtype=torch.float64)
     for _, values, lat_lon in _cosines(queries, gallery, progress):
-        pixel = torch.from_numpy(healpy.ang2pix(nside, lat_lon[:, 1].numpy(), lat_lon[:, 0].numpy(), lonlat=True))
-        values, density = values.cpu(), log_density[:, pixel]
+        values, density = values.cpu(), log_density(lat_lon)
         for i in range(len(weights)):
             value, index = (with_cosine[i] * values + with_density[i] * density).max(dim=-1)
             better = value > best[i]

@@ -15,11 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from locdiff import decoder, density, diffusion, shdd
+from locdiff import decoder, density, diffusion, hierarchy, shdd
 from locdiff.cli import InputError, option
 from locdiff.coordinates import geographic_center
 from locdiff.cs_unet import CSUNet
-from locdiff.metrics import THRESHOLDS_KM
 from locdiff.spherical_harmonics import HealpixTransform
 
 FORMAT_VERSION = 2
@@ -31,7 +30,7 @@ LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that a checkpoint must agree on. The first two are read off the training data."""
+    """All that a checkpoint must agree on. What has no option is read off the training data, as is embed_dim."""
 
     encoder: str = "unknown"
     embed_dim: int = 768
@@ -57,16 +56,27 @@ class ModelConfig:
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
+    dilation: float = option(0.0, "zoom s of a second level, which refines the place about a cell's centre; 0: none")
+    zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
+    zoom_width: int = option(512, "width of the second level's network")
+    zoom_rank: int = option(64, "rank of the part of it that each cell has for itself")
+    zoom_into: int = option(4, "cells that a picture's density is refined in")
+    zoom_cells: int = 0
     solver: str = option("ddim", "how samples are drawn: ddim, with noise, or DPM-Solver++(2M)", ("ddim", "dpm++"))
 
     def __post_init__(self):
         if self.exact_skip and self.loss != "likelihood":
             raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
+        if self.dilation and (self.loss != "likelihood" or not self.whiten):
+            raise InputError("a second level needs the likelihood loss and whitened embeddings: leave out --dilation")
+        if (self.dilation and self.dilation < 1) or min(self.zoom_l_max, self.zoom_cells) < 0:
+            raise InputError("need dilation >= 1, or 0 for no second level, and zoom_l_max >= 0")
         if not 1 <= self.sample_steps <= self.levels:
             raise InputError(f"sample_steps must lie in 1..levels = {self.levels}, got {self.sample_steps}")
         if self.depth < 2 or self.depth % 2:
             raise InputError(f"depth must be an even number of blocks, at least 2, got {self.depth}")
-        for name in ("embed_dim", "width", "levels", "decoder_nside", "anchors", "sample_steps"):
+        sizes = ("embed_dim", "width", "levels", "decoder_nside", "anchors", "sample_steps")
+        for name in (*sizes, "zoom_width", "zoom_rank", "zoom_into"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.time_dim < 2 or self.time_dim % 2:
@@ -115,11 +125,17 @@ class LocDiffusion(nn.Module):
         self.chunk = CHUNK  # less takes less memory
         self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
         self.grid = HealpixTransform(c.l_max, c.decoder_nside)
+        self.zoomed = hierarchy.ZoomLevel(c.embed_dim, c.zoom_cells, c) if c.dilation else None
 
     @cached_property
     def anchors(self):
         """Pixel centres of the densities and of the decoder, (N, 2) degrees, float64 on the CPU."""
         return decoder.healpix_anchors(self.config.decoder_nside)
+
+    @cached_property
+    def cells_of_pixels(self):
+        """How the pixels of the decoder and the cells of the second level go together."""
+        return hierarchy.CellsOfPixels(self.zoomed, self.anchors)
 
     @cached_property
     def _neighbourhoods(self):
@@ -152,7 +168,8 @@ class LocDiffusion(nn.Module):
         return t
 
     def loss(self, embeddings, lat_lon, rank=0, processes=1):
-        """Loss of each of a batch at random noise levels, (n,); draws from the global random generator.
+        """Loss of each of a batch at random noise levels, (n,); draws from the global random generator. With a second
+        level, the sum of both levels' losses.
 
         embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees: the share of process `rank` of a batch of
         processes x n, for all of which noise is drawn, so that sharing a batch does not change it. (Dropout's masks
@@ -166,11 +183,13 @@ class LocDiffusion(nn.Module):
         noise = torch.randn(processes * len(x_0), c.dimensions, dtype=x_0.dtype, device=device)[share]
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), noise)
         anchors = torch.randn(c.anchors, 3, dtype=torch.float64, device=device) if c.loss == "shdd_kl" else None
+        uniform = torch.rand(processes * len(x_0), device=device)[share] if self.zoomed else None
         if rank:
             torch.manual_seed(derive_seed(torch.initial_seed(), rank))
         output = self(x_t, t, embeddings)
         if c.loss == "likelihood":
-            return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
+            loss = self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
+            return loss + self.zoomed.loss(self.network.see(embeddings), lat_lon, uniform) if self.zoomed else loss
         if c.loss == "shdd_kl":
             x, y, z = anchors.T
             theta, phi = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
@@ -259,9 +278,35 @@ class LocDiffusion(nn.Module):
         return torch.cat(chunks) if chunks else torch.empty(0, self.config.dimensions)
 
     @torch.no_grad()
+    def answer(self, embeddings):
+        """The density of each picture, from one evaluation of every level: a `hierarchy.Answer`."""
+        return (hierarchy.ZoomedAnswer if self.zoomed else hierarchy.Answer)(self, embeddings)
+
     def density(self, embeddings):
         """Probability of each HEALPix pixel of `anchors`, from one network evaluation: (n, embed_dim) -> (n, N)."""
-        return self.to_density(self.one_pass(embeddings))
+        return self.answer(embeddings).shares
+
+    @torch.no_grad()
+    def zoom_into(self, embeddings, rows):
+        """What the second level gives for embeddings (n, embed_dim) and rows of cells (n, K): (n, K, D) on the CPU."""
+        image = self.network.see(self._on_device(embeddings)).repeat_interleave(rows.shape[1], dim=0)
+        chunks = zip(image.split(hierarchy.CHUNK), rows.flatten().to(image.device).split(hierarchy.CHUNK), strict=True)
+        parts, d = [self.zoomed(*chunk).cpu() for chunk in chunks], self.zoomed.own_out.shape[2]
+        return torch.cat(parts or [torch.empty(0, d)]).view(*rows.shape, d)
+
+    def sample_places(self, embeddings, samples=16, seed=0, first=0):
+        """Random places a picture, through all levels: (n, embed_dim) -> (n, samples, 2) degrees; see `sample`."""
+        places = self.decode(self.sample(embeddings, samples, seed=seed, first=first))
+        return self.refine(embeddings, places, seed, first)
+
+    @torch.no_grad()
+    def refine(self, embeddings, places, seed=0, first=0):
+        """Samples of level 0 (n, S, 2) taken through the second level, if there is one; see `hierarchy.refine`."""
+        if not self.zoomed or not len(places):
+            return places
+        generators = [torch.Generator().manual_seed(derive_seed(seed, first + i, 1)) for i in range(len(places))]
+        uniform = torch.stack([torch.rand(places.shape[1], 4, generator=g) for g in generators])
+        return hierarchy.refine(self, embeddings, places, uniform)
 
     def to_density(self, coeffs):
         """The density (n, N) that the result of `one_pass` (n, D) stands for; see `density.from_linear`."""
@@ -327,19 +372,15 @@ class LocDiffusion(nn.Module):
         if isinstance(embeddings, np.ndarray):
             embeddings = torch.from_numpy(np.array(embeddings))  # a copy: the array may be read-only
         for chunk in embeddings.split(max(1, 2**23 // len(self.anchors))):
-            coeffs = self.one_pass(chunk)
+            answer = self.answer(chunk)
             drawn = torch.empty(len(chunk), 0, 2)
             if samples:
-                drawn = self.decode(self.sample(chunk, samples, seed=seed, first=first + len(predictions)))
+                drawn = self.sample_places(chunk, samples, seed, first + len(predictions))
             centers = geographic_center(drawn)
-            shares = self.to_density(coeffs)
-            places, probability = self.modes(coeffs, shares, top_k)
-            fine = self.density_coeffs(shares)
-            nside = self.config.decoder_nside
-            top, _ = decoder.exact_mode(fine, nside)
-            within = {k: decoder.best_within(fine, k, nside, top) for k in THRESHOLDS_KM}
-            radii = [density.radius_holding(share, shares, places[:, 0], self.anchors) for share in (0.5, 0.9)]
-            _, areas = density.regions(shares)
+            places, probability = answer.modes(top_k)
+            within = answer.best_within(places[:, 0])
+            radii = [answer.radius_holding(share, places[:, 0]) for share in (0.5, 0.9)]
+            _, areas = density.regions(answer.shares)
             for i in range(len(chunk)):
                 found = probability[i] > 0
                 predictions.append(

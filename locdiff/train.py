@@ -42,6 +42,7 @@ import locdiff
 from locdiff import cli, datasets
 from locdiff.cli import InputError, option
 from locdiff.cs_unet import Whitening
+from locdiff.hierarchy import cells_used
 from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
 
 CHECKPOINT_SECONDS = 30
@@ -103,6 +104,7 @@ class Settings:
 
 PRESETS = {
     "quickstart": {},
+    "zoom": {"dilation": 8.0},
     "paper": {  # Table 3; where the paper is silent: its reference implementation's EMA and schedule, w of Table 9
         "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048, "whiten": 0.0,
         "pure_noise": 0.0,
@@ -136,7 +138,10 @@ def resolve(preset="quickstart", **overrides):
 
 def fitted(settings, data):
     """The Settings for training on these Embeddings: the model takes their encoder and their width."""
-    model = dataclasses.replace(settings.model, encoder=data.encoder, embed_dim=data.embeddings.shape[1])
+    cells = len(cells_used(torch.from_numpy(data.lat_lon))) if settings.model.dilation else 0
+    model = dataclasses.replace(
+        settings.model, encoder=data.encoder, embed_dim=data.embeddings.shape[1], zoom_cells=cells
+    )
     return dataclasses.replace(settings, model=model)
 
 
@@ -184,6 +189,8 @@ class Trainer:
         for part in self.model.modules():
             if isinstance(part, Whitening):
                 self._whiten(part)
+        if self.model.zoomed:
+            self.model.zoomed.cells.copy_(cells_used(torch.from_numpy(train.lat_lon)))
         self.model.to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.optimizer = torch.optim.Adam(

@@ -1,6 +1,7 @@
 """Every row of the table is computed from what its name says, and the maps show the density where it is."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_baselines import pictures, scattered
 from test_model import tiny
 
 from locdiff import decoder, evaluate, maps
+from locdiff.density import log_density_at
 from locdiff.evaluate import choose_weight, predict_hybrid
 from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near
 from locdiff.model import derive_seed
@@ -172,7 +174,9 @@ def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size):
     hills, probability = model.modes(one_pass, shares, 5)
     hills[probability == 0] = math.nan
     by_samples, by_hills = (retrieve_near(queries, gallery, k, 200.0, progress=False) for k in (samples, hills))
-    weighted = retrieve_by_density(queries, gallery, shares, WEIGHTS, progress=False).transpose(0, 1)
+    weighted = retrieve_by_density(
+        queries, gallery, partial(log_density_at, shares), WEIGHTS, progress=False
+    ).transpose(0, 1)
     truth = torch.cat([weighted[:3, 0], weighted[3:, -1]])  # one weight is the best for some, another for the others
     assert len({tuple(choose_weight(weighted, truth, seed).flatten().tolist()) for seed in range(4)}) > 1
     model.chunk = size

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import healpy
@@ -21,6 +22,7 @@ from locdiff import gallery
 from locdiff.cli import InputError
 from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, great_circle_km, to_unit_vector
 from locdiff.decoder import healpix_anchors
+from locdiff.density import log_density_at
 from locdiff.gallery import (
     GEOCLIP,
     SIMULATION,
@@ -333,7 +335,7 @@ def test_the_weighted_score_is_the_largest_of_the_gallery(seed, chunk, sharpness
     queries = queries_for(5, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gallery, "_CHUNK", chunk)
-        found = retrieve_by_density(queries, places, shares, progress=False)
+        found = retrieve_by_density(queries, places, partial(log_density_at, shares), progress=False)
     assert found.shape == (len(WEIGHTS), 5, 2) and found.dtype == torch.float64
     lat_lon, cosine = torch.from_numpy(places.lat_lon), cosines(queries, places).double()
     pixel = healpy.ang2pix(4, *np.radians([90 - places.lat_lon[:, 0], places.lat_lon[:, 1] % 360]))
@@ -349,7 +351,9 @@ def test_the_weighted_score_is_the_largest_of_the_gallery(seed, chunk, sharpness
 def test_weight_zero_is_the_densest_place_and_an_infinite_one_retrieval():
     places, queries = pictures(healpix_anchors(2)), queries_for(6)
     shares = torch.softmax(torch.randn(6, 48, generator=torch.Generator().manual_seed(0)), dim=-1)
-    densest, most_similar = retrieve_by_density(queries, places, shares, (0.0, math.inf), progress=False)
+    densest, most_similar = retrieve_by_density(
+        queries, places, partial(log_density_at, shares), (0.0, math.inf), progress=False
+    )
     torch.testing.assert_close(densest, healpix_anchors(2)[shares.argmax(dim=-1)], rtol=0, atol=0)
     torch.testing.assert_close(most_similar, retrieve(queries, places, progress=False), rtol=0, atol=0)
     assert (densest != most_similar).any()
@@ -357,11 +361,11 @@ def test_weight_zero_is_the_densest_place_and_an_infinite_one_retrieval():
 
 def test_where_the_density_is_zero_everywhere_the_cosine_decides():
     places, queries = pictures(healpix_anchors(2)), queries_for(6)
-    found = retrieve_by_density(queries, places, torch.zeros(6, 48), (1.0,), progress=False)
+    found = retrieve_by_density(queries, places, partial(log_density_at, torch.zeros(6, 48)), (1.0,), progress=False)
     torch.testing.assert_close(found[0], retrieve(queries, places, progress=False), rtol=0, atol=0)
     shares = torch.zeros(6, 48)
     shares[:, 7] = 1e-9
-    found = retrieve_by_density(queries, places, shares, (0.0, 1.0), progress=False)
+    found = retrieve_by_density(queries, places, partial(log_density_at, shares), (0.0, 1.0), progress=False)
     assert (found == healpix_anchors(2)[7]).all()  # any density outweighs none
 
 
@@ -369,8 +373,12 @@ def test_an_empty_gallery_or_no_queries_retrieve_nothing():
     places = pictures(scattered(5))
     empty, shares = places.subset(np.array([], dtype=int)), torch.full((3, 48), 1 / 48)
     assert nearest(queries_for(3), empty, 4, progress=False)[1].shape == (3, 0)
-    assert retrieve_by_density(queries_for(3), empty, shares, progress=False).isnan().all()
+    assert retrieve_by_density(queries_for(3), empty, partial(log_density_at, shares), progress=False).isnan().all()
     none = queries_for(0)
     assert retrieve(none, places, progress=False).shape == (0, 2)
     assert retrieve_near(none, places, torch.empty(0, 3, 2), progress=False).shape == (0, 2)
-    assert retrieve_by_density(none, places, shares[:0], progress=False).shape == (len(WEIGHTS), 0, 2)
+    assert retrieve_by_density(none, places, partial(log_density_at, shares[:0]), progress=False).shape == (
+        len(WEIGHTS),
+        0,
+        2,
+    )

@@ -1,0 +1,308 @@
+"""Below the resolution limit: a second level that places pictures in the coordinates of a conformal zoom.
+
+Level 0 gives a density p_0 over the Earth. The centres of the HEALPix cells of nside CELL_NSIDE are those of zooms; a
+place y belongs to its four nearest cells c with the weights r(c | y) of linear interpolation. Level 1 gives, for a
+picture and a cell, the natural parameters of a density in zoomed coordinates, which `zoom.area_factor` makes a density
+q_c on the Earth. With the set S of the cells to which p_0 gives most mass w_c = integral p_0(y) r(c | y), the density
+of the hierarchy is the mixture
+
+    p(y) = sum over c in S of w_c q_c(y) + p_0(y) (1 - sum over c in S of r(c | y)),
+
+which integrates to one whatever S is, and with all cells is what training fits.
+"""
+
+import math
+
+import healpy
+import numpy as np
+import torch
+from torch import nn
+
+from locdiff import decoder, density, metrics, shdd, zoom
+from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
+
+CELL_NSIDE = 8
+ZOOM_NSIDE = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
+CHUNK = 256  # pictures x cells at a time, of 0.25 MB each
+
+
+def cells_of(lat_lon):
+    """The four nearest cells of places (n, 2), and their weights r(c | y), which sum to one: (n, 4) each."""
+    lat, lon = lat_lon.double().cpu().numpy().T
+    cells, weights = healpy.get_interp_weights(CELL_NSIDE, lon, lat, lonlat=True)
+    return torch.from_numpy(cells.T.copy()), torch.from_numpy(weights.T.copy())
+
+
+def cells_used(lat_lon):
+    """The cells (C,), in order, that any of the places (n, 2) belongs to."""
+    return cells_of(lat_lon)[0].unique()
+
+
+def draw_cells(lat_lon, uniform):
+    """A cell for each place (n, 2), drawn from r(c | y) by uniform numbers (n,): (n,)."""
+    cells, weights = cells_of(lat_lon)
+    chosen = (weights.cumsum(dim=-1) <= uniform.double().cpu()[:, None]).sum(dim=-1).clamp(max=3)
+    return cells.gather(-1, chosen[:, None])[:, 0]
+
+
+class ZoomLevel(nn.Module):
+    """Level 1: natural parameters in zoomed coordinates, of pictures (m, d_image) and cells (m,) -> (m, D).
+
+    Two sine layers see the picture; a head that all cells share, and one of low rank that each cell has for itself,
+    turn what they see into parameters. It is blind to x_t: with the exact skip alone the diffusion in zoomed
+    coordinates draws from exactly this density.
+    """
+
+    def __init__(self, d_image, cells, config):
+        super().__init__()
+        width, rank, d = config.zoom_width, config.zoom_rank, (config.zoom_l_max + 1) ** 2
+        self.s, self.l_max = config.dilation, config.zoom_l_max
+        self.grid = decoder.healpix_transform(self.l_max, ZOOM_NSIDE)
+        self.register_buffer("cells", torch.zeros(cells, dtype=torch.long))
+        self.first, self.second, self.head = nn.Linear(d_image, width), nn.Linear(width, width), nn.Linear(width, d)
+        self.own_in = nn.Parameter(torch.randn(cells, width, rank) / math.sqrt(width))
+        self.own_out = nn.Parameter(torch.zeros(cells, rank, d))
+        bound = math.sqrt(6 / width)  # as in CSiren
+        nn.init.uniform_(self.second.weight, -bound, bound)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image, rows):
+        seen = torch.sin(self.second(torch.sin(self.first(image))))
+        own = torch.bmm(torch.bmm(seen[:, None], self.own_in[rows]), self.own_out[rows])
+        return self.head(seen) + own[:, 0]
+
+    def rows_of(self, cells):
+        """The rows of the table that these cells have, -1 for cells that no training place belongs to."""
+        row = torch.searchsorted(self.cells, cells.to(self.cells)).clamp(max=len(self.cells) - 1)
+        return torch.where(self.cells[row] == cells.to(row), row, -1)
+
+    def centers(self, rows):
+        """Centres of the cells in rows (...), (..., 2) degrees, float64 on the CPU."""
+        return decoder.healpix_anchors(CELL_NSIDE)[self.cells[rows].cpu()]
+
+    def loss(self, image, lat_lon, uniform):
+        """-log density, in zoomed coordinates, of places (n, 2) about cells that the `uniform` (n,) draw: (n,)."""
+        cells = draw_cells(lat_lon, uniform)
+        output = self(image, self.rows_of(cells))
+        zoomed = zoom.zoom_in(lat_lon.double().cpu(), decoder.healpix_anchors(CELL_NSIDE)[cells], self.s)
+        coeffs = shdd.encode(zoomed, self.l_max).to(output)
+        return self.grid.log_partition(output) - (output * coeffs).sum(dim=-1)
+
+
+class Answer:
+    """The density over the Earth of each of n pictures, from one pass of the model: `coeffs` (n, D), `shares` (n, N).
+
+    `shares` are the probabilities of the pixels of `model.anchors`.
+    """
+
+    def __init__(self, model, embeddings):
+        self.model = model
+        self.coeffs = model.one_pass(embeddings)
+        self.shares = model.to_density(self.coeffs)
+
+    def modes(self, k=1):
+        """Tops of the k most probable hills (n, k, 2) and the hills' probabilities (n, k); see `LocDiffusion.modes`."""
+        return self.model.modes(self.coeffs, self.shares, k)
+
+    def log_likelihood(self, lat_lon):
+        """Log density in nats per steradian at one place a picture, (n, 2) -> (n,)."""
+        return self.model.log_likelihood(self.coeffs, self.shares, lat_lon)
+
+    def log_density(self, lat_lon):
+        """About the log density in nats per steradian at the same places (m, 2) for all pictures, by pixels: (n, m)."""
+        return density.log_density_at(self.shares, lat_lon)
+
+    def mass_within(self, lat_lon):
+        """Probability within each threshold of one place a picture, (n, 2) -> (n, thresholds)."""
+        return metrics.mass_within(self.shares, self.model.anchors, lat_lon)
+
+    def radius_holding(self, share, lat_lon):
+        """Radius in km around one place a picture (n, 2) that holds `share` of the density, (n,)."""
+        return density.radius_holding(share, self.shares, lat_lon, self.model.anchors)
+
+    def best_within(self, tops):
+        """{k: (places (n, 2), probability (n,))}: the place with most probability within k km, for each threshold;
+        `tops` (n, 2) are those of the most probable hills."""
+        fine, nside = self.model.density_coeffs(self.shares), self.model.config.decoder_nside
+        top = decoder.exact_mode(fine, nside)[0]
+        return {k: decoder.best_within(fine, k, nside, top) for k in metrics.THRESHOLDS_KM}
+
+
+class ZoomedAnswer(Answer):
+    """The Answer of a model with a second level: the mixture above, with S of `config.zoom_into` cells a picture.
+
+    Each q_c is a probability of each of M pixels in zoomed coordinates: `points` (n, K M, 2) are their centres on the
+    Earth, and `masses` (n, K M) what the mixture gives them. `coarse` (n, N) is what remains with the pixels of p_0.
+    """
+
+    def __init__(self, model, embeddings):
+        super().__init__(model, embeddings)
+        level, first = model.zoomed, self.shares
+        cells = model.cells_of_pixels
+        weight = torch.sparse.mm(cells.matrix, first.double().T).T  # (n, C)
+        self.weight, self.rows = weight.topk(min(model.config.zoom_into, weight.shape[1]))
+        n = len(self.rows)
+        self.natural = model.zoom_into(embeddings, self.rows)  # (n, K, D)
+        self.log_share = _synthesis_of(level, self.natural).log_softmax(dim=-1)  # (n, K, M)
+        self.masses = (self.weight.float()[..., None] * self.log_share.exp()).flatten(1)
+        pixel, part = cells.pixel[self.rows].flatten(1), cells.part[self.rows].flatten(1)
+        self.coarse = first.scatter_add(1, pixel, -first.gather(1, pixel) * part).clamp(min=0)
+        places, where = cells.points(level, self.rows)
+        self.points = places.view(n, -1, 2)
+        self.shares = self.coarse.scatter_add(1, where.view(n, -1), self.masses)
+
+    def log_likelihood(self, lat_lon):
+        first = self.model.log_likelihood(self.coeffs, self.shares, lat_lon)  # of p_0
+        cells, weights = cells_of(lat_lon)
+        taken = (self.model.zoomed.rows_of(cells).cpu()[..., None] == self.rows[:, None]).any(dim=-1)
+        remains = (weights * ~taken).sum(dim=-1)
+        parts = [first.double() + remains.log(), *self._log_components(lat_lon).unbind(-1)]
+        return torch.logsumexp(torch.stack(parts), dim=0).to(first)
+
+    def _log_components(self, lat_lon):
+        """log w_c q_c, (n, K), at one place a picture (n, 2)."""
+        level, lat_lon = self.model.zoomed, lat_lon.double()[:, None]
+        centers = level.centers(self.rows)
+        coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
+        log_z = torch.logsumexp(_synthesis_of(level, self.natural), dim=-1).double()
+        log_q = (self.natural.double() * coeffs).sum(dim=-1) - log_z - math.log(4 * math.pi / (12 * ZOOM_NSIDE**2))
+        return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
+
+    def modes(self, k=1):
+        """As of an Answer. The top of a hill is the densest point, of any cell, within two pixels of the hill's."""
+        level, n = self.model.zoomed, len(self.coeffs)
+        pixel, probability = density.modes(self.shares, k)
+        tops, _ = self.model.modes(self.coeffs, self.shares, k)
+        pixel, probability = pixel[:, : tops.shape[1]], probability[:, : tops.shape[1]]
+        near = 2 * math.sqrt(math.pi / 3) / self.model.config.decoder_nside
+        centers = level.centers(self.rows)
+        local = _zoomed_pixels()
+        log_density = self.weight.float().log()[..., None] + self.log_share
+        log_density = (log_density - _log_area(level.s)).flatten(1)  # (n, K M)
+        xyz = to_unit_vector(self.points)
+        for i in range(tops.shape[1]):
+            hill = to_unit_vector(self.model.anchors[pixel[:, i]].float())
+            far = (xyz - hill[:, None]).square().sum(dim=-1) > near**2
+            value, best = log_density.masked_fill(far, -torch.inf).max(dim=-1)
+            which, start = best // len(local), local[best % len(local)]
+            row = torch.arange(n)
+            top, _ = decoder.climb(self.natural[row, which], start[:, None], ZOOM_NSIDE)
+            found = zoom.zoom_out(top[:, 0], centers[row, which], level.s)
+            tops[:, i] = torch.where(value.isfinite()[:, None], found.to(tops), tops[:, i])
+        return tops, probability
+
+    def log_density(self, lat_lon):
+        """As of an Answer; within NEAR of a cell's centre by the pixels of its zoomed coordinates."""
+        level, out = self.model.zoomed, density.log_density_at(self.coarse, lat_lon).exp()
+        xyz = to_unit_vector(lat_lon.double())
+        for row in self.rows.unique():
+            center = level.centers(row)
+            near = (xyz @ to_unit_vector(center) > math.cos(NEAR)).nonzero()[:, 0]
+            picture, k = (self.rows == row).nonzero(as_tuple=True)
+            zoomed = zoom.zoom_in(lat_lon[near].double(), center, level.s)
+            pixel = torch.from_numpy(healpy.ang2pix(ZOOM_NSIDE, *zoomed.flip(-1).T.numpy(), lonlat=True))
+            per_area = zoom.zoom_area_factor(lat_lon[near].double(), center, level.s) * 3 * ZOOM_NSIDE**2 / math.pi
+            share = self.log_share[picture, k].exp() * self.weight[picture, k].float()[:, None]
+            out[picture[:, None], near] += share[:, pixel] * per_area.float()
+        return out.log()
+
+    def mass_within(self, lat_lon):
+        zoomed = torch.cat([
+            metrics.mass_within(mass[None], points.double(), place[None])
+            for mass, points, place in zip(self.masses, self.points, lat_lon, strict=True)
+        ] or [torch.empty(0, len(metrics.THRESHOLDS_KM))])  # fmt: skip
+        return metrics.mass_within(self.coarse, self.model.anchors, lat_lon) + zoomed
+
+    def radius_holding(self, share, lat_lon):
+        radii = []
+        for coarse, mass, points, place in zip(self.coarse, self.masses, self.points, lat_lon, strict=True):
+            places = torch.cat([self.model.anchors, points.double()])
+            radii.append(density.radius_holding(share, torch.cat([coarse, mass])[None], place[None], places))
+        return torch.cat(radii) if radii else torch.empty(0)
+
+    def best_within(self, tops):
+        """As of an Answer; within less than a pixel of `shares` it is the top of the most probable hill."""
+        fine, nside = self.model.density_coeffs(self.shares), self.model.config.decoder_nside
+        own, found = self.mass_within(tops), {}
+        for i, k in enumerate(metrics.THRESHOLDS_KM):
+            if k < math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM:
+                found[k] = tops, own[:, i]
+            else:
+                found[k] = decoder.best_within(fine, k, nside, tops)
+        return found
+
+
+NEAR = math.radians(20)  # of a centre, beyond which a place of a gallery has p_0 alone
+
+
+def refine(model, embeddings, places, uniform):
+    """Places of level 0 (n, S, 2) taken through the second level: each draws one of its cells, then a place from q_c.
+
+    `uniform` (n, S, 4) are what they are drawn with: the cell, the pixel, and where in the pixel. Where no training
+    place belongs to the cell, the place stays.
+    """
+    level, flat, u = model.zoomed, places.flatten(0, 1), uniform.flatten(0, 1).cpu()
+    rows = level.rows_of(draw_cells(flat, u[:, 0])).cpu()
+    known, local = (rows >= 0).nonzero()[:, 0], _zoomed_pixels()
+    picture, refined = known // places.shape[1], flat.double().clone()
+    for chunk, own in zip(known.split(CHUNK), picture.split(CHUNK), strict=True):
+        natural = model.zoom_into(embeddings[own], rows[chunk][:, None])
+        share = _synthesis_of(level, natural)[:, 0].softmax(dim=-1)
+        pixel = torch.searchsorted(share.cumsum(dim=-1), u[chunk, 1:2].contiguous())[:, 0].clamp(max=len(local) - 1)
+        radius, angle = 2 / math.sqrt(12) / ZOOM_NSIDE * u[chunk, 2].double().sqrt(), 2 * math.pi * u[chunk, 3].double()
+        lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, taken to the pixel
+        around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local[pixel], 1.0)
+        refined[chunk] = zoom.zoom_out(around, level.centers(rows[chunk]), level.s)
+    return refined.view_as(places).to(places)
+
+
+def _synthesis_of(level, natural):
+    """F (..., M) on the CPU of natural parameters (..., D) on the CPU, by chunks on the level's device."""
+    flat = [level.grid.synthesis(part.to(level.cells.device)).cpu() for part in natural.flatten(0, -2).split(CHUNK)]
+    pixels = 12 * ZOOM_NSIDE**2
+    return (torch.cat(flat) if flat else torch.empty(0, pixels)).view(*natural.shape[:-1], pixels)
+
+
+def _zoomed_pixels():
+    return decoder.healpix_anchors(ZOOM_NSIDE)
+
+
+def _log_area(s):
+    """Log of the area on the Earth, in steradian, of each pixel in zoomed coordinates, (M,)."""
+    factor = zoom.area_factor(to_unit_vector(_zoomed_pixels()), 1 / s)  # of the way back
+    return (factor.log() + math.log(math.pi / 3 / ZOOM_NSIDE**2)).float()
+
+
+class CellsOfPixels:
+    """For the N pixels of a model's decoder: r(c | y) as a sparse `matrix` (C, N), and padded for each cell the pixels
+    that belong to it with their part, `pixel` and `part` (C, P); and where each cell's zoomed pixels lie."""
+
+    def __init__(self, level, anchors):
+        cells, weights = cells_of(anchors)
+        rows = level.rows_of(cells).cpu()
+        where, _ = (rows >= 0).nonzero(as_tuple=True)
+        weights, rows = weights[rows >= 0], rows[rows >= 0]
+        shape = (len(level.cells), len(anchors))
+        self.matrix = torch.sparse_coo_tensor(torch.stack([rows, where]), weights, shape).coalesce().to_sparse_csr()
+        order = rows.argsort(stable=True)
+        counts = rows.bincount(minlength=shape[0])
+        place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows[order]]
+        self.pixel = torch.zeros(shape[0], int(counts.max()), dtype=torch.long)
+        self.part = torch.zeros(self.pixel.shape)
+        self.pixel[rows[order], place], self.part[rows[order], place] = where[order], weights[order].float()
+        self.nside = healpy.npix2nside(len(anchors))
+        self.known = torch.zeros(shape[0], dtype=torch.bool)
+        self.places = torch.zeros(shape[0], 12 * ZOOM_NSIDE**2, 2)
+        self.pixels_of_places = torch.zeros(self.places.shape[:2], dtype=torch.int32)
+
+    def points(self, level, rows):
+        """The pixels of the zoomed coordinates of the cells in rows (n, K): places (n, K, M, 2), and in which of the N
+        pixels they lie (n, K, M)."""
+        for row in rows[~self.known[rows]].unique():
+            places = zoom.zoom_out(_zoomed_pixels(), level.centers(row), level.s)
+            self.places[row] = places.float()
+            pixel = healpy.ang2pix(self.nside, *places.flip(-1).T.numpy(), lonlat=True)
+            self.pixels_of_places[row] = torch.from_numpy(pixel.astype(np.int32))
+            self.known[row] = True
+        return self.places[rows], self.pixels_of_places[rows].long()

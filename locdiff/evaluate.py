@@ -26,7 +26,7 @@ from locdiff.layouts import read_places
 from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
 
-SHOWN = 8  # pictures in predictions.png
+SHOWN, ZOOMED = 8, 4  # pictures in predictions.png, and in zooms.png
 PIXELS = 2**23  # pictures x pixels at a time
 PLAIN_GALLERY = 21_000
 RADIUS_KM = 200  # of the retrieval around candidates (paper section 5.2)
@@ -228,6 +228,10 @@ def report(run, model, train, test, settings, source=None, hybrid=False, gallery
     pictures = datasets.thumbnail_pictures(embeddings[:SHOWN]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
     places, samples, density = found["mode"][:SHOWN], found["samples"][:SHOWN], found["density"]
     maps.draw_predictions(outputs[2], model.anchors, places, density, samples, truth[:SHOWN], pictures)
+    if model.zoomed:
+        outputs.append(run / f"zooms{suffix}.png")
+        shown = [p[:ZOOMED] for p in (found["mode"], truth)]
+        maps.draw_zooms(outputs[-1], model.answer(embeddings[:ZOOMED]), *shown, pictures)
     print("written: " + ", ".join(map(str, outputs)))
     return rows
 

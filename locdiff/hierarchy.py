@@ -20,6 +20,7 @@ from torch import nn
 
 from locdiff import decoder, density, metrics, shdd, zoom
 from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
+from locdiff.spherical_harmonics import HealpixTransform
 
 CELL_NSIDE = 8
 ZOOM_NSIDE = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
@@ -57,7 +58,7 @@ class ZoomLevel(nn.Module):
         super().__init__()
         width, rank, d = config.zoom_width, config.zoom_rank, (config.zoom_l_max + 1) ** 2
         self.s, self.l_max = config.dilation, config.zoom_l_max
-        self.grid = decoder.healpix_transform(self.l_max, ZOOM_NSIDE)
+        self.grid = HealpixTransform(self.l_max, ZOOM_NSIDE)
         self.register_buffer("cells", torch.zeros(cells, dtype=torch.long))
         self.first, self.second, self.head = nn.Linear(d_image, width), nn.Linear(width, width), nn.Linear(width, d)
         self.own_in = nn.Parameter(torch.randn(cells, width, rank) / math.sqrt(width))
@@ -140,23 +141,22 @@ class ZoomedAnswer(Answer):
         super().__init__(model, embeddings)
         level, first = model.zoomed, self.shares
         cells = model.cells_of_pixels
-        weight = torch.sparse.mm(cells.matrix, first.double().T).T  # (n, C)
+        weight = cells.weigh(first)  # (n, C)
         self.weight, self.rows = weight.topk(min(model.config.zoom_into, weight.shape[1]))
-        n = len(self.rows)
         self.natural = model.zoom_into(embeddings, self.rows)  # (n, K, D)
         self.log_share = _synthesis_of(level, self.natural).log_softmax(dim=-1)  # (n, K, M)
         self.masses = (self.weight.float()[..., None] * self.log_share.exp()).flatten(1)
         pixel, part = cells.pixel[self.rows].flatten(1), cells.part[self.rows].flatten(1)
         self.coarse = first.scatter_add(1, pixel, -first.gather(1, pixel) * part).clamp(min=0)
         places, where = cells.points(level, self.rows)
-        self.points = places.view(n, -1, 2)
-        self.shares = self.coarse.scatter_add(1, where.view(n, -1), self.masses)
+        self.points = places.flatten(1, 2)
+        self.shares = self.coarse.scatter_add(1, where.flatten(1), self.masses)
 
     def log_likelihood(self, lat_lon):
         first = self.model.log_likelihood(self.coeffs, self.shares, lat_lon)  # of p_0
         cells, weights = cells_of(lat_lon)
         taken = (self.model.zoomed.rows_of(cells).cpu()[..., None] == self.rows[:, None]).any(dim=-1)
-        remains = (weights * ~taken).sum(dim=-1)
+        remains = (weights * ~taken).sum(dim=-1).clamp(min=0)
         parts = [first.double() + remains.log(), *self._log_components(lat_lon).unbind(-1)]
         return torch.logsumexp(torch.stack(parts), dim=0).to(first)
 
@@ -275,26 +275,29 @@ def _log_area(s):
 
 
 class CellsOfPixels:
-    """For the N pixels of a model's decoder: r(c | y) as a sparse `matrix` (C, N), and padded for each cell the pixels
-    that belong to it with their part, `pixel` and `part` (C, P); and where each cell's zoomed pixels lie."""
+    """For the N pixels of a model's decoder r(c | y), padded for each cell: the pixels that belong to it and their
+    part, `pixel` and `part` (C, P). And where each cell's pixels in zoomed coordinates lie on the Earth."""
 
     def __init__(self, level, anchors):
         cells, weights = cells_of(anchors)
         rows = level.rows_of(cells).cpu()
         where, _ = (rows >= 0).nonzero(as_tuple=True)
         weights, rows = weights[rows >= 0], rows[rows >= 0]
-        shape = (len(level.cells), len(anchors))
-        self.matrix = torch.sparse_coo_tensor(torch.stack([rows, where]), weights, shape).coalesce().to_sparse_csr()
+        count = len(level.cells)
         order = rows.argsort(stable=True)
-        counts = rows.bincount(minlength=shape[0])
+        counts = rows.bincount(minlength=count)
         place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows[order]]
-        self.pixel = torch.zeros(shape[0], int(counts.max()), dtype=torch.long)
+        self.pixel = torch.zeros(count, int(counts.max()), dtype=torch.long)
         self.part = torch.zeros(self.pixel.shape)
         self.pixel[rows[order], place], self.part[rows[order], place] = where[order], weights[order].float()
         self.nside = healpy.npix2nside(len(anchors))
-        self.known = torch.zeros(shape[0], dtype=torch.bool)
-        self.places = torch.zeros(shape[0], 12 * ZOOM_NSIDE**2, 2)
+        self.known = torch.zeros(count, dtype=torch.bool)
+        self.places = torch.zeros(count, 12 * ZOOM_NSIDE**2, 2)
         self.pixels_of_places = torch.zeros(self.places.shape[:2], dtype=torch.int32)
+
+    def weigh(self, shares):
+        """w_c = integral p_0(y) r(c | y) of every cell c, for densities (n, N): (n, C)."""
+        return (shares[:, self.pixel] * self.part).sum(dim=-1)
 
     def points(self, level, rows):
         """The pixels of the zoomed coordinates of the cells in rows (n, K): places (n, K, M, 2), and in which of the N

@@ -4,6 +4,7 @@ import io
 
 import healpy
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +15,7 @@ from locdiff.density import regions
 from locdiff.model import write_atomically
 
 CLOSE_UP_DEGREES = 13.5  # half the height: a close-up is about 3000 km across
+ZOOMS_DEGREES = (13.5, 1.35)  # the same, of the pictures of `draw_zooms`
 WORLD = (0.0, 0.0, 90.0, 180.0)
 REGION_STYLES = ("solid", "dotted")
 
@@ -23,15 +25,25 @@ def grey_map():
     return datasets.blue_marble_image().mean(dim=0).numpy() ** 0.7 * 0.7
 
 
-def close_up(lat_lon):
+def close_up(lat_lon, half=CLOSE_UP_DEGREES):
     """Window (lat, lon, half height, half width) in degrees around a place, of equal extent in km both ways."""
     lat, lon = lat_lon.tolist()
-    return lat, lon, CLOSE_UP_DEGREES, min(180.0, CLOSE_UP_DEGREES / max(np.cos(np.radians(lat)), 0.05))
+    return lat, lon, half, min(180.0, half / max(np.cos(np.radians(lat)), 0.05))
 
 
 def paint(density, image, window, height=360):
     """One density (N,) over the grey map `image` (h, 2h) in a window: colours (height, width, 3) in [0, 1], the density
     there, interpolated, and the lats (height) and lons (width). The colour is logarithmic, three decades."""
+
+    def at(lat_lon):
+        return healpy.get_interp_val(density.numpy(), lat_lon[..., 1], lat_lon[..., 0], lonlat=True)
+
+    return paint_function(at, image, window, height, density.max().item())
+
+
+def paint_function(density_at, image, window, height=360, top=None):
+    """As `paint`, of a function of places (..., 2) that gives a density; `top` is its largest value, by default that in
+    the window."""
     lat, lon, half_height, half_width = window
     lats = lat + half_height * (1 - 2 * (np.arange(height) + 0.5) / height)
     width = round(height * half_width / half_height) if window == WORLD else height
@@ -40,8 +52,8 @@ def paint(density, image, window, height=360):
     base = image[
         ((90 - grid_lat) / 180 * (len(image) - 1)).astype(int), ((grid_lon + 180) / 360 * 2 * len(image)).astype(int)
     ]
-    value = healpy.get_interp_val(density.numpy(), grid_lon, grid_lat, lonlat=True)
-    strength = np.clip(1 + np.log10(np.maximum(value / density.max().item(), 1e-9)) / 3, 0, 1)
+    value = density_at(np.stack([grid_lat, grid_lon], axis=-1))
+    strength = np.clip(1 + np.log10(np.maximum(value / (top or value.max()), 1e-9)) / 3, 0, 1)
     opacity = (0.85 * (strength > 0) * (0.3 + 0.7 * strength))[..., None]
     colours = base[..., None] * (1 - opacity) + colormaps["inferno"](0.25 + 0.75 * strength)[..., :3] * opacity
     colours[np.abs(lats) > 90] = 1
@@ -58,13 +70,17 @@ def region_levels(density):
 def draw_density(axes, density, image, window):
     """Draw one density (N,) over the map `image` in a window, and the outlines of its 50 and 90 % regions."""
     colours, value, lats, lons = paint(density, image, window)
-    lat, lon, half_height, half_width = window
-    extent = (lon - half_width, lon + half_width, lat - half_height, lat + half_height)
-    axes.imshow(
-        colours, extent=extent, interpolation="nearest", aspect=1 if window == WORLD else half_width / half_height
-    )
+    show(axes, colours, window)
     for level, style in zip(region_levels(density), REGION_STYLES, strict=False):
         axes.contour(lons, lats, value, levels=[level], colors="white", linewidths=0.8, linestyles=style)
+
+
+def show(axes, colours, window):
+    """Show the colours (height, width, 3) of a window on the axes, in degrees."""
+    lat, lon, half_height, half_width = window
+    extent = (lon - half_width, lon + half_width, lat - half_height, lat + half_height)
+    aspect = 1 if window == WORLD else half_width / half_height
+    axes.imshow(colours, extent=extent, interpolation="nearest", aspect=aspect)
     axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
 
 
@@ -111,6 +127,42 @@ def draw_predictions(path, anchors, places, density, samples=None, truth=None, p
         labels.append(f"smallest region of {share} %")
     caption = "colour: probability per area, from its largest value (yellow) to a thousandth of it (dark)"
     figure.legend(handles, labels, loc="outside lower center", ncols=5, title=caption, facecolor="#999999")
+    save_png(figure, path)
+
+
+def draw_zooms(path, answer, places, truth, pictures=None):
+    """Write a png of the densities of a `hierarchy.Answer` at three zooms: for each picture the picture, the world, and
+    close-ups of 3,000 and 300 km with the most likely place (n, 2) and the truth (n, 2)."""
+    n, grey = len(places), grey_map()
+    figure = Figure(figsize=(13.5, 2.9 * n + 0.6), dpi=110, layout="constrained")
+    cells = figure.add_gridspec(n, 4, width_ratios=[1, 2.3, 1.15, 1.15])
+    for i in range(n):
+        if pictures is not None:
+            axes = figure.add_subplot(cells[i, 0])
+            axes.imshow(np.asarray(pictures[i]), interpolation="nearest")
+            axes.set(xticks=[], yticks=[], title="the picture, 475 km wide")
+        axes = figure.add_subplot(cells[i, 1])
+        draw_density(axes, answer.shares[i], grey, WORLD)
+        axes.set_title(f"most likely: {great_circle_km(places[i], truth[i]):,.0f} km from the truth")
+
+        def density_at(lat_lon, i=i):
+            found = answer.log_density(torch.from_numpy(lat_lon.reshape(-1, 2)))[i]
+            return found.double().exp().numpy().reshape(lat_lon.shape[:-1])
+
+        for column, half in enumerate(ZOOMS_DEGREES, 2):
+            axes, window = figure.add_subplot(cells[i, column]), close_up(places[i], half)
+            show(axes, paint_function(density_at, grey, window, 180)[0], window)
+            axes.set_title(f"{half / CLOSE_UP_DEGREES * 3000:,.0f} km")
+            mark(axes, window, places[i : i + 1], "o", color="white", ms=9, fillstyle="none", label="most likely")
+            mark(axes, window, truth[i : i + 1], "*", color="#7CFC00", mec="black", ms=11, label="truth")
+    caption = "colour: probability per area, from its largest value in the window (yellow) to a thousandth of it (dark)"
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, title=caption, facecolor="#999999")
+    save_png(figure, path)
+
+
+def save_png(figure, path):
+    """Write the figure as png, at once or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -1,0 +1,233 @@
+"""The second level: the mixture over cells is a density, and everything that is read off it agrees with it."""
+
+import math
+
+import healpy
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from support import EDGE_PLACES, at_edges, places
+from test_model import tiny
+
+from locdiff import hierarchy, maps, metrics, shdd, train, zoom
+from locdiff.cli import InputError
+from locdiff.coordinates import great_circle_km
+from locdiff.datasets import Embeddings
+from locdiff.decoder import healpix_anchors
+from locdiff.density import log_density_at
+from locdiff.model import LocDiffusion
+
+CENTERS = healpix_anchors(hierarchy.CELL_NSIDE)
+EDGES = torch.tensor(EDGE_PLACES, dtype=torch.float64)
+EVERY = 12 * hierarchy.CELL_NSIDE**2
+
+
+def zoomed(cells=range(EVERY), noise=0.0, **changes):
+    """A tiny model with a second level for these cells, whose heads are noise."""
+    small = {"zoom_l_max": 4, "zoom_width": 8, "zoom_rank": 2, "zoom_cells": len(cells)}
+    model = tiny(**{"whiten": 0.3, "dilation": 8.0} | small | changes)
+    with torch.no_grad():
+        model.zoomed.cells.copy_(torch.tensor(list(cells)))
+        model.network.head.bias.normal_(std=2.0)  # densities of level 0 that are not even
+        model.zoomed.head.bias.normal_(std=noise)
+        model.zoomed.own_out.normal_(std=noise)
+    return model
+
+
+def peaked_at(place, sharpness=8.0, **changes):
+    """A model that puts the picture at this place (2,) in the zoomed coordinates of every cell."""
+    model = zoomed(**changes)
+    with torch.no_grad():
+        model.zoomed.head.bias.copy_(sharpness * shdd.encode(place, model.config.zoom_l_max))
+    return model
+
+
+@given(places, st.floats(0, 1, width=32))
+@at_edges(uniform=0.0)
+@at_edges(uniform=1.0)
+def test_a_place_belongs_to_four_near_cells(place, uniform):
+    place = torch.tensor([place], dtype=torch.float64)
+    cells, weights = hierarchy.cells_of(place)
+    assert weights.sum().item() == pytest.approx(1) and (weights > -1e-9).all()
+    assert (great_circle_km(place, CENTERS[cells[0]]) < 1700).all()
+    drawn = hierarchy.draw_cells(place, torch.tensor([uniform]))
+    assert weights[0][cells[0] == drawn].sum() > 0 or uniform in (0.0, 1.0)
+    assert drawn in cells
+
+
+def test_cells_are_drawn_by_their_weights():
+    place = torch.tensor([[47.3, 8.5]], dtype=torch.float64)
+    cells, weights = hierarchy.cells_of(place)
+    drawn = hierarchy.draw_cells(place.expand(10_000, 2), (torch.arange(10_000) + 0.5) / 10_000)
+    found = torch.tensor([(drawn == cell).double().mean() for cell in cells[0]], dtype=torch.float64)
+    assert torch.allclose(found, weights[0], atol=2e-3)
+    assert torch.equal(hierarchy.cells_used(place), cells[0].sort().values)
+
+
+@pytest.mark.parametrize("into", [1, 4, 12])
+@pytest.mark.parametrize("cells", [range(EVERY), range(0, EVERY, 64)], ids=["all cells", "few cells"])
+def test_the_mixture_is_a_density_and_its_pixels_hold_it(into, cells):
+    model = zoomed(cells, noise=0.3, zoom_into=into, dilation=2.0)
+    embedding, anchors, total = torch.randn(1, 5), healpix_anchors(16), 0.0
+    for part in anchors.split(256):
+        answer = model.answer(embedding.expand(len(part), 5))
+        total += answer.log_likelihood(part).double().exp().sum().item() * 4 * math.pi / len(anchors)
+    assert total == pytest.approx(1, abs=0.01)
+    one = answer.shares.sum(dim=-1), answer.coarse.sum(dim=-1) + answer.masses.sum(dim=-1)
+    assert torch.allclose(torch.stack(one), torch.ones(2, len(part)), atol=1e-5) and (answer.shares >= 0).all()
+    within = answer.mass_within(part)
+    assert (within.diff(dim=-1) >= 0).all() and (within <= 1 + 1e-5).all()
+
+
+def test_the_likelihood_is_the_mixture_written_out():
+    """Of every cell, by the definition in the docstring, with p_0 and the interpolation by healpy."""
+    model, embedding = zoomed(noise=0.5, zoom_into=3), torch.randn(1, 5)
+    answer = model.answer(embedding.expand(len(EDGES), 5))
+    first = model.to_density(model.one_pass(embedding))[0].double()
+    weight = torch.zeros(EVERY, dtype=torch.float64)
+    cells, part = hierarchy.cells_of(model.anchors)
+    weight.index_add_(0, cells.flatten(), (first[:, None] * part).flatten())
+    chosen = weight.topk(3).indices
+    quadrature = shdd.encode(healpix_anchors(64), 4)
+    for i, place in enumerate(EDGES):
+        near, r = healpy.get_interp_weights(hierarchy.CELL_NSIDE, place[1].item(), place[0].item(), lonlat=True)
+        remains = sum(b for a, b in zip(near, r, strict=True) if a not in chosen)
+        density = remains * model.log_likelihood(answer.coeffs[i : i + 1], None, place[None]).exp().item()
+        for cell in chosen:
+            natural = model.zoom_into(embedding, cell.view(1, 1))[0, 0].double()
+            log_z = torch.logsumexp(quadrature @ natural, 0) + math.log(4 * math.pi / len(quadrature))
+            at = zoom.zoom_in(place, CENTERS[cell], 8.0)
+            log_q = natural @ shdd.encode(at, 4) - log_z + zoom.zoom_area_factor(place, CENTERS[cell], 8.0).log()
+            density += (weight[cell] * log_q.exp()).item()
+        assert answer.log_likelihood(EDGES)[i].item() == pytest.approx(math.log(density), abs=1e-3)
+
+
+def test_the_density_at_a_gallery_is_the_likelihood_by_pixels():
+    model = peaked_at(torch.tensor([85.0, 40.0], dtype=torch.float64), 1.0, noise=0.3, zoom_into=1, decoder_nside=64)
+    answer = model.answer(torch.randn(1, 5).expand(50, 5))
+    lat_lon = zoom.zoom_out(healpix_anchors(hierarchy.ZOOM_NSIDE)[:4000:80], model.zoomed.centers(answer.rows[0]), 8.0)
+    found = answer.log_density(lat_lon)
+    assert found.shape == (50, 50)
+    assert torch.allclose(found.diagonal().double(), answer.log_likelihood(lat_lon).double(), atol=0.15)
+    far = healpix_anchors(4)
+    far = far[(great_circle_km(far, model.zoomed.centers(answer.rows[0])) > 2500)]
+    assert torch.allclose(answer.log_density(far), log_density_at(answer.coarse, far))
+
+
+@pytest.mark.parametrize("place", [(88.0, 20.0), (70.0, 130.0), (90.0, 0.0)])
+def test_the_top_is_where_the_second_level_says(place):
+    local = torch.tensor(place, dtype=torch.float64)
+    model = peaked_at(local, zoom_into=1)
+    answer = model.answer(torch.zeros(3, 5))
+    tops, probability = answer.modes()
+    wanted = zoom.zoom_out(local.expand(3, 2), model.zoomed.centers(answer.rows[:, 0]), 8.0)
+    assert (great_circle_km(tops[:, 0], wanted) < 0.1).all() and (probability > 0).all()
+    best = answer.best_within(tops[:, 0])
+    assert (great_circle_km(best[25][0], wanted) < 0.1).all()
+    within = torch.stack([mass for _, mass in best.values()], dim=-1)
+    assert (within.diff(dim=-1) > -0.02).all()  # radii above and below a pixel are found in different ways
+
+
+def test_masses_and_radii_are_those_of_the_points():
+    model = peaked_at(torch.tensor([85.0, 0.0], dtype=torch.float64), zoom_into=2)
+    answer, tops = model.answer(torch.zeros(1, 5)), torch.tensor([[10.0, 20.0]], dtype=torch.float64)
+    tops = answer.modes()[0][:, 0]
+    distance = great_circle_km(tops, torch.cat([model.anchors, answer.points[0].double()]))
+    mass = torch.cat([answer.coarse[0], answer.masses[0]])
+    wanted = [mass[distance <= k].sum().item() for k in metrics.THRESHOLDS_KM]
+    assert answer.mass_within(tops)[0].tolist() == pytest.approx(wanted, abs=1e-5)
+    radius = answer.radius_holding(0.5, tops).item()
+    assert mass[distance <= radius].sum() >= 0.5 - 1e-5 and mass[distance < radius].sum() < 0.5 + 1e-5
+
+
+def test_samples_are_drawn_from_the_mixture_over_all_cells():
+    model, n = zoomed(noise=0.5, zoom_into=EVERY), 40_000
+    embedding = torch.randn(1, 5)
+    answer = model.answer(embedding)
+    first = model.to_density(model.one_pass(embedding))[0]
+    start = model.anchors[torch.multinomial(first, n, replacement=True)]
+    places = hierarchy.refine(model, embedding, start[None], torch.rand(1, n, 4))[0]
+    lat, lon = places.T.numpy()
+    found = np.bincount(healpy.ang2pix(4, lon, lat, lonlat=True), minlength=192) / n
+    coarse = healpy.ang2pix(4, *model.anchors.flip(-1).T.numpy(), lonlat=True)
+    points = healpy.ang2pix(4, *answer.points[0].double().flip(-1).T.numpy(), lonlat=True)
+    wanted = np.bincount(coarse, answer.coarse[0].numpy(), 192) + np.bincount(points, answer.masses[0].numpy(), 192)
+    assert np.abs(found - wanted).max() < 5 * math.sqrt(wanted.max() / n) + 2e-3
+
+
+def test_samples_repeat_and_stay_where_no_cell_is_known():
+    model, embeddings = zoomed([0, 1]), torch.randn(3, 5)
+    at = torch.tensor([[[-40.0, 30.0], [-41.0, 31.0]]], dtype=torch.float64).expand(3, 2, 2)
+    assert torch.equal(model.refine(embeddings, at), at)
+    model = zoomed(noise=0.5)
+    whole, part = model.sample_places(embeddings, 4, seed=3), model.sample_places(embeddings[1:], 4, seed=3, first=1)
+    assert torch.equal(whole[1:], part) and not torch.equal(whole, model.sample_places(embeddings, 4, seed=4))
+    assert whole.shape == (3, 4, 2) and model.sample_places(embeddings[:0], 4).shape == (0, 4, 2)
+    assert len(model.predict(embeddings[:0])) == 0 and len(model.predict(embeddings, 2, top_k=3)) == 3
+    assert model.answer(embeddings[:0]).mass_within(torch.empty(0, 2)).shape == (0, len(metrics.THRESHOLDS_KM))
+
+
+def test_the_picture_of_three_zooms_shows_the_density_where_it_is(tmp_path):
+    model = peaked_at(torch.tensor([86.0, 70.0], dtype=torch.float64), 20.0, zoom_into=1)
+    answer = model.answer(torch.zeros(1, 5))
+    tops = answer.modes()[0][:, 0]
+    seen = []
+
+    def density_at(lat_lon):
+        seen.append(lat_lon)
+        return answer.log_density(torch.from_numpy(lat_lon.reshape(-1, 2)))[0].exp().numpy().reshape(lat_lon.shape[:-1])
+
+    window = maps.close_up(tops[0], 3.0)
+    colours, value, lats, lons = maps.paint_function(density_at, np.zeros((90, 180)), window, 60)
+    row, column = np.unravel_index(value.argmax(), value.shape)
+    brightest = torch.tensor([[lats[row], lons[column]]], dtype=torch.float64)
+    assert great_circle_km(brightest, tops).item() < 40 and seen[0].shape == (60, 60, 2)  # pixels of 11 and 25 km
+    assert colours[row, column].sum() == colours.sum(axis=-1).max()
+    maps.draw_zooms(tmp_path / "zooms.png", answer, tops, EDGES[:1], np.zeros((1, 4, 4, 3)))
+    assert Image.open(tmp_path / "zooms.png").size[0] > 1000
+
+
+def test_two_places_in_one_pixel_are_learnt_apart(tmp_path):
+    """30 km apart, a third of a pixel of level 0; and the model that is saved gives the same places."""
+    here = torch.tensor([[47.3, 8.5], [47.3, 8.9]], dtype=torch.float64)
+    embeddings = np.eye(2, 4, dtype=np.float32)[np.arange(200) % 2] + np.random.default_rng(0).normal(0, 0.01, (200, 4))
+    data = Embeddings(embeddings.astype(np.float32), np.arange(200), here[np.arange(200) % 2].numpy(), [], "test")
+    changes = {"dilation": 16.0, "zoom_width": 32, "zoom_rank": 4, "zoom_into": 2, "steps": 250, "whiten": 0.3}
+    settings = train.fitted(train.resolve("smoke", **changes), data)
+    trainer = train.Trainer(settings, data, torch.device("cpu"))
+    assert settings.model.zoom_cells == len(hierarchy.cells_used(here))
+    for _ in range(250):
+        trainer.advance()
+    model, asked = trainer.averaged_model(), torch.eye(2, 4)
+    tops = model.answer(asked).modes()[0][:, 0]
+    assert (great_circle_km(tops, here) < 8).all(), great_circle_km(tops, here)
+    model.save(tmp_path)
+    assert torch.equal(LocDiffusion.load(tmp_path, "cpu").answer(asked).modes()[0][:, 0], tops)
+
+
+def test_sharing_a_batch_does_not_change_the_loss():
+    model, embeddings = zoomed(noise=0.5), torch.randn(8, 5)
+    lat_lon = torch.cat([EDGES, EDGES[:2]])
+    torch.manual_seed(7)
+    whole = model.loss(embeddings, lat_lon)
+    for rank in range(4):
+        torch.manual_seed(7)
+        part = slice(2 * rank, 2 * rank + 2)
+        assert torch.allclose(model.loss(embeddings[part], lat_lon[part], rank, 4), whole[part], rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"dilation": 0.5}, {"whiten": 0.0}, {"zoom_into": 0}, {"zoom_l_max": -1}])
+def test_impossible_settings_are_named(changes):
+    with pytest.raises(InputError, match=r"dilation|zoom_into|zoom_l_max"):
+        zoomed(**changes)
+
+
+def test_a_checkpoint_of_other_cells_is_refused(tmp_path):
+    zoomed(range(10)).save(tmp_path / "a")
+    zoomed(range(11)).save(tmp_path / "b")
+    (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
+    with pytest.raises(InputError, match=r"does not fit its config\.json"):
+        LocDiffusion.load(tmp_path / "b", "cpu")

@@ -67,7 +67,7 @@ def test_cells_are_drawn_by_their_weights():
     assert torch.equal(hierarchy.cells_used(place), cells[0].sort().values)
 
 
-@pytest.mark.parametrize("into", [1, 4, 12])
+@pytest.mark.parametrize("into", [1, 4])
 @pytest.mark.parametrize("cells", [range(EVERY), range(0, EVERY, 64)], ids=["all cells", "few cells"])
 def test_the_mixture_is_a_density_and_its_pixels_hold_it(into, cells):
     model = zoomed(cells, noise=0.3, zoom_into=into, dilation=2.0)
@@ -107,11 +107,13 @@ def test_the_likelihood_is_the_mixture_written_out():
 
 def test_the_density_at_a_gallery_is_the_likelihood_by_pixels():
     model = peaked_at(torch.tensor([85.0, 40.0], dtype=torch.float64), 1.0, noise=0.3, zoom_into=1, decoder_nside=64)
+    torch.nn.init.zeros_(model.network.head.bias)  # an even p_0
     answer = model.answer(torch.randn(1, 5).expand(50, 5))
     lat_lon = zoom.zoom_out(healpix_anchors(hierarchy.ZOOM_NSIDE)[:4000:80], model.zoomed.centers(answer.rows[0]), 8.0)
     found = answer.log_density(lat_lon)
     assert found.shape == (50, 50)
-    assert torch.allclose(found.diagonal().double(), answer.log_likelihood(lat_lon).double(), atol=0.15)
+    error = (found.diagonal() - answer.log_likelihood(lat_lon)).abs()  # r(c | y) is that of the pixel, q_c is exact
+    assert (error < 0.15).all() and (error[:10] < 1e-5).all()
     far = healpix_anchors(4)
     far = far[(great_circle_km(far, model.zoomed.centers(answer.rows[0])) > 2500)]
     assert torch.allclose(answer.log_density(far), log_density_at(answer.coarse, far))
@@ -187,7 +189,8 @@ def test_the_picture_of_three_zooms_shows_the_density_where_it_is(tmp_path):
     assert great_circle_km(brightest, tops).item() < 40 and seen[0].shape == (60, 60, 2)  # pixels of 11 and 25 km
     assert colours[row, column].sum() == colours.sum(axis=-1).max()
     maps.draw_zooms(tmp_path / "zooms.png", answer, tops, EDGES[:1], np.zeros((1, 4, 4, 3)))
-    assert Image.open(tmp_path / "zooms.png").size[0] > 1000
+    with Image.open(tmp_path / "zooms.png") as picture:
+        assert picture.size[0] > 1000
 
 
 def test_two_places_in_one_pixel_are_learnt_apart(tmp_path):

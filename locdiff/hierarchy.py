@@ -12,9 +12,9 @@ which integrates to one whatever S is, and with all cells is what training fits.
 """
 
 import math
+from functools import cached_property
 
 import healpy
-import numpy as np
 import torch
 from torch import nn
 
@@ -148,9 +148,12 @@ class ZoomedAnswer(Answer):
         self.masses = (self.weight.float()[..., None] * self.log_share.exp()).flatten(1)
         pixel, part = cells.pixel[self.rows].flatten(1), cells.part[self.rows].flatten(1)
         self.coarse = first.scatter_add(1, pixel, -first.gather(1, pixel) * part).clamp(min=0)
-        places, where = cells.points(level, self.rows)
-        self.points = places.flatten(1, 2)
-        self.shares = self.coarse.scatter_add(1, where.flatten(1), self.masses)
+        cells.know(level, self.rows)
+        self.shares = self.coarse.scatter_add(1, cells.pixels_of_places[self.rows].flatten(1), self.masses)
+
+    @cached_property
+    def points(self):
+        return self.model.cells_of_pixels.places[self.rows].flatten(1, 2)
 
     def log_likelihood(self, lat_lon):
         first = self.model.log_likelihood(self.coeffs, self.shares, lat_lon)  # of p_0
@@ -180,10 +183,10 @@ class ZoomedAnswer(Answer):
         local = _zoomed_pixels()
         log_density = self.weight.float().log()[..., None] + self.log_share
         log_density = (log_density - _log_area(level.s)).flatten(1)  # (n, K M)
-        xyz = to_unit_vector(self.points)
+        xyz = self.model.cells_of_pixels.xyz[self.rows].flatten(1, 2)
         for i in range(tops.shape[1]):
             hill = to_unit_vector(self.model.anchors[pixel[:, i]].float())
-            far = (xyz - hill[:, None]).square().sum(dim=-1) > near**2
+            far = (xyz @ hill[:, :, None])[..., 0] < 1 - near**2 / 2
             value, best = log_density.masked_fill(far, -torch.inf).max(dim=-1)
             which, start = best // len(local), local[best % len(local)]
             row = torch.arange(n)
@@ -193,7 +196,7 @@ class ZoomedAnswer(Answer):
         return tops, probability
 
     def log_density(self, lat_lon):
-        """As of an Answer; within NEAR of a cell's centre by the pixels of its zoomed coordinates."""
+        """As of an Answer; within NEAR of a cell's centre interpolated between the pixels of its zoomed coordinates."""
         level, out = self.model.zoomed, density.log_density_at(self.coarse, lat_lon).exp()
         xyz = to_unit_vector(lat_lon.double())
         for row in self.rows.unique():
@@ -201,10 +204,12 @@ class ZoomedAnswer(Answer):
             near = (xyz @ to_unit_vector(center) > math.cos(NEAR)).nonzero()[:, 0]
             picture, k = (self.rows == row).nonzero(as_tuple=True)
             zoomed = zoom.zoom_in(lat_lon[near].double(), center, level.s)
-            pixel = torch.from_numpy(healpy.ang2pix(ZOOM_NSIDE, *zoomed.flip(-1).T.numpy(), lonlat=True))
+            lat, lon = zoomed.T.numpy()
+            pixel, part = healpy.get_interp_weights(ZOOM_NSIDE, lon, lat, lonlat=True)
             per_area = zoom.zoom_area_factor(lat_lon[near].double(), center, level.s) * 3 * ZOOM_NSIDE**2 / math.pi
             share = self.log_share[picture, k].exp() * self.weight[picture, k].float()[:, None]
-            out[picture[:, None], near] += share[:, pixel] * per_area.float()
+            between = sum(share[:, p] * torch.from_numpy(w).float() for p, w in zip(pixel, part, strict=True))
+            out[picture[:, None], near] += between * per_area.float()
         return out.log()
 
     def mass_within(self, lat_lon):
@@ -293,19 +298,19 @@ class CellsOfPixels:
         self.nside = healpy.npix2nside(len(anchors))
         self.known = torch.zeros(count, dtype=torch.bool)
         self.places = torch.zeros(count, 12 * ZOOM_NSIDE**2, 2)
-        self.pixels_of_places = torch.zeros(self.places.shape[:2], dtype=torch.int32)
+        self.xyz = torch.zeros(count, 12 * ZOOM_NSIDE**2, 3)
+        self.pixels_of_places = torch.zeros(self.places.shape[:2], dtype=torch.long)
 
     def weigh(self, shares):
         """w_c = integral p_0(y) r(c | y) of every cell c, for densities (n, N): (n, C)."""
         return (shares[:, self.pixel] * self.part).sum(dim=-1)
 
-    def points(self, level, rows):
-        """The pixels of the zoomed coordinates of the cells in rows (n, K): places (n, K, M, 2), and in which of the N
-        pixels they lie (n, K, M)."""
+    def know(self, level, rows):
+        """Fill in, for the cells in `rows`, where their pixels in zoomed coordinates lie: `places` (C, M, 2), `xyz`
+        (C, M, 3), and in which of the N pixels, `pixels_of_places` (C, M)."""
         for row in rows[~self.known[rows]].unique():
             places = zoom.zoom_out(_zoomed_pixels(), level.centers(row), level.s)
-            self.places[row] = places.float()
+            self.places[row], self.xyz[row] = places.float(), to_unit_vector(places).float()
             pixel = healpy.ang2pix(self.nside, *places.flip(-1).T.numpy(), lonlat=True)
-            self.pixels_of_places[row] = torch.from_numpy(pixel.astype(np.int32))
+            self.pixels_of_places[row] = torch.from_numpy(pixel)
             self.known[row] = True
-        return self.places[rows], self.pixels_of_places[rows].long()

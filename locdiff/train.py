@@ -1,7 +1,7 @@
 """Train LocDiffusion: on the embedded Blue Marble views, or on a folder of your own image embeddings.
 
   python -m locdiff.train                                  quickstart: builds its data, trains, evaluates (CPU, minutes)
-  python -m locdiff.train --preset zoom                    with a second level that refines the place: 15 minutes
+  python -m locdiff.train --preset zoom                    with a second level that refines the place
   python -m locdiff.train --data FOLDER                    the same on embeddings.npy and locations.csv in FOLDER
   python -m locdiff.train --preset paper --data FOLDER     the paper's Table 3 (--l-max 15, 23, 31 or 47)
   python -m locdiff.train --resume runs/quickstart         continue a run that was stopped

@@ -24,7 +24,6 @@ from locdiff.spherical_harmonics import HealpixTransform
 FORMAT_VERSION = 2
 CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time, of 192 kB each at nside 64
 CHUNK_HELP = "samples and densities at a time: less takes less memory"
-READABLE = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
 LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
 
 
@@ -121,6 +120,7 @@ class LocDiffusion(nn.Module):
         else:
             alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
+        self.readable = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
         self.bf16 = False  # whether the network runs in bfloat16
         self.chunk = CHUNK  # less takes less memory
         self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
@@ -152,7 +152,7 @@ class LocDiffusion(nn.Module):
             return self._network(x_t, t, embeddings)
         alpha_bar = self.alpha_bar[t - 1][..., None]
         signal = self.config.dimensions * alpha_bar / (1 - alpha_bar)
-        visible = (signal / (READABLE + signal)).to(x_t.dtype)
+        visible = (signal / (self.readable + signal)).to(x_t.dtype)
         skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
         return self._network(visible * x_t, t, embeddings) + skip
 

@@ -43,7 +43,7 @@ import locdiff
 from locdiff import cli, datasets
 from locdiff.cli import InputError, option
 from locdiff.cs_unet import Whitening
-from locdiff.hierarchy import cells_used
+from locdiff.hierarchy import ZoomLevel, cells_used
 from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
 
 CHECKPOINT_SECONDS = 30
@@ -190,8 +190,8 @@ class Trainer:
         for part in self.model.modules():
             if isinstance(part, Whitening):
                 self._whiten(part)
-        if self.model.zoomed:
-            self.model.zoomed.cells.copy_(cells_used(torch.from_numpy(train.lat_lon)))
+            if isinstance(part, ZoomLevel):
+                part.cells.copy_(cells_used(torch.from_numpy(train.lat_lon)))
         self.model.to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.optimizer = torch.optim.Adam(

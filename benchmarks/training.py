@@ -148,7 +148,7 @@ def main():
             found[name].append(measure(name, seed, data, test, arguments.seconds, device))
             print(name, f"seed {seed}", found[name][-1], flush=True)
     rows = [summary(name, seeds) for name, seeds in found.items()]
-    note = f"{len(test):,} held-out pictures of the embedded data; mean over {len(arguments.seeds)} seeds +- half of range"
+    note = f"{len(test):,} held-out pictures; mean of {len(arguments.seeds)} seeds +- half their range"
     common.report(arguments.name, rows, arguments, note)
 
 

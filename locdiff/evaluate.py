@@ -21,7 +21,15 @@ from tqdm import tqdm
 from locdiff import cli, datasets, decoder, density, maps, metrics
 from locdiff.cli import InputError
 from locdiff.coordinates import geographic_center, great_circle_km
-from locdiff.gallery import GeoClip, embed_places, gallery_places, retrieve, retrieve_by_density, retrieve_near
+from locdiff.gallery import (
+    GeoClip,
+    embed_places,
+    gallery_places,
+    retrieve,
+    retrieve_by_density,
+    retrieve_near,
+    weigh_hills,
+)
 from locdiff.layouts import read_places
 from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion, derive_seed, write_atomically
 from locdiff.train import load_data, pick_device, read_settings, versions
@@ -30,8 +38,9 @@ SHOWN, ZOOMED = 8, 4  # pictures in predictions.png, and in zooms.png
 PIXELS = 2**23  # pictures x pixels at a time
 PLAIN_GALLERY = 21_000
 RADIUS_KM = 200  # of the retrieval around candidates (paper section 5.2)
-HILLS = 5
+HILLS = 16
 NEAR_SAMPLES = f"LocDiffusion + retrieval within {RADIUS_KM} km of its {{}} samples (the paper's)"
+WEIGHED_HILLS = f"LocDiffusion + retrieval, its {HILLS} most probable hills weighed by the nearest pictures"
 WEIGHTED = "LocDiffusion + retrieval, density times retrieval score"
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
 
@@ -94,25 +103,24 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
     """LocDiffusion and retrieval together, {row name: places (n, 2)}.
 
     embeddings (n, d) and the `samples` (n, S, 2) that the model draws for them; queries (n, d') and the gallery
-    (Embeddings) they are searched in. The weight of the retrieval against the density is chosen on the other half of
-    the pictures, the halves being drawn at random; see `choose_weight`.
+    (Embeddings) they are searched in. The weight of the retrieval against the density, or of the nearest pictures, is
+    chosen on the other half of the pictures, the halves being drawn at random; see `choose_weight`.
     """
     parts = []
     for start in range(0, len(embeddings), model.chunk):
         chunk = slice(start, start + model.chunk)
         answer = model.answer(embeddings[chunk])
         hills, probability = answer.modes(HILLS)
-        hills = hills.masked_fill(probability[..., None] == 0, torch.nan)  # there are fewer
         search = (queries[chunk], gallery)
         parts.append((
             retrieve_near(*search, samples[chunk], RADIUS_KM, progress),
-            retrieve_near(*search, hills, RADIUS_KM, progress),
+            torch.cat([weigh_hills(*search, hills, probability, progress=progress), hills[None, :, 0]]).transpose(0, 1),
             retrieve_by_density(*search, answer.log_density, progress=progress).transpose(0, 1),
         ))  # fmt: skip
-    near_samples, near_hills, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
+    near_samples, weighed, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
     return {
         NEAR_SAMPLES.format(samples.shape[1]): near_samples,
-        f"LocDiffusion + retrieval within {RADIUS_KM} km of its {HILLS} most probable hills": near_hills,
+        WEIGHED_HILLS: choose_weight(weighed, truth, seed),
         WEIGHTED: choose_weight(weighted, truth, seed),
     }
 
@@ -120,8 +128,8 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
 def choose_weight(weighted, truth, seed=0):
     """Of the predictions by several weights, (n, weights, 2) -> (n, 2), those by the weight best on the other half.
 
-    What counts is the mean accuracy over the thresholds. The last weight, retrieval alone, is kept unless another is
-    better by more than the standard error of the difference: the density must have shown that it helps.
+    What counts is the mean accuracy over the thresholds. The last, one part of the hybrid alone, is kept unless another
+    is better by more than the standard error of the difference: the other part must have shown that it helps.
     """
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(derive_seed(seed, 2)))
     right = torch.stack([metrics.hits(p, truth).double().mean(dim=-1) for p in weighted.unbind(1)], dim=-1)

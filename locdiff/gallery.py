@@ -29,6 +29,7 @@ from locdiff.layouts import read_places
 GEOCLIP = "GeoCLIP"  # the encoder of the galleries that its location encoder makes
 SIMULATION = "simulated queries from GeoCLIP's location encoder"  # the encoder of `simulation`'s pictures
 WEIGHTS = (0.0, *(2.0**i for i in range(13)), math.inf)  # of the cosine, from the density alone to retrieval alone
+VOTERS, VOTE_KM, FLOOR = 100, 50.0, 1e-3  # of `weigh_hills`
 _CHUNK = 2**25  # cosines at a time
 _EMBEDDED = 4096  # places embedded at a time
 
@@ -217,3 +218,23 @@ def retrieve_by_density(queries, gallery, log_density, weights=WEIGHTS, progress
             best[i] = torch.where(better, value, best[i])
             places[i] = torch.where(better[:, None], lat_lon[index], places[i])
     return places
+
+
+def weigh_hills(queries, gallery, hills, probability, weights=WEIGHTS[:-1], progress=True):
+    """Hills of a density weighed by retrieval: for each weight w, of the tops x_h the one of the largest
+
+        P_h (FLOOR + sum over j of softmax_j(w cosine_j) exp(-d(x_h, y_j)^2 / (2 VOTE_KM^2))),
+
+    y_j being the places of the VOTERS nearest pictures of the gallery. Unlike those, tops lie between the pictures.
+    queries (n, d), `hills` x (n, k, 2) and their `probability` P (n, k) as of `Answer.modes` -> (len(weights), n, 2).
+    """
+    cosine, position = nearest(queries, gallery, VOTERS, progress)
+    voters = to_unit_vector(torch.from_numpy(gallery.lat_lon)[position])
+    chord = torch.cdist(to_unit_vector(hills.double()), voters, compute_mode="donot_use_mm_for_euclid_dist")
+    near = torch.exp(-((chord * EARTH_RADIUS_KM / VOTE_KM) ** 2) / 2)
+    places = []
+    for weight in weights:
+        votes = (near * (weight * cosine.double()).softmax(dim=-1)[:, None]).sum(dim=-1)
+        best = (probability * (FLOOR + votes)).argmax(dim=-1)
+        places.append(hills[torch.arange(len(hills)), best].double())
+    return torch.stack(places)

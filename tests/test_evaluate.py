@@ -16,7 +16,7 @@ from test_model import tiny
 from locdiff import decoder, evaluate, maps
 from locdiff.density import log_density_at
 from locdiff.evaluate import choose_weight, predict_hybrid
-from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near
+from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near, weigh_hills
 from locdiff.model import derive_seed
 
 TRUTH = torch.tensor([[40.0, -100.0], [-25.0, 135.0], [60.0, 30.0]], dtype=torch.float64)
@@ -136,7 +136,7 @@ def hybrid(model, queries, gallery, samples, truth):
     names, places = zip(*rows.items(), strict=True)
     assert names == (
         f"LocDiffusion + retrieval within 200 km of its {samples.shape[1]} samples (the paper's)",
-        "LocDiffusion + retrieval within 200 km of its 5 most probable hills",
+        "LocDiffusion + retrieval, its 16 most probable hills weighed by the nearest pictures",
         "LocDiffusion + retrieval, density times retrieval score",
     )
     return places
@@ -157,9 +157,9 @@ def test_retrieval_is_restricted_to_where_the_model_looks(monkeypatch):
 
     monkeypatch.setattr(model, "modes", modes)
     by_samples, by_hills, _ = hybrid(model, queries, gallery, TRUTH[:, None].expand(-1, 4, -1), TRUTH)
-    for found in (by_samples, by_hills):
-        torch.testing.assert_close(found, near, rtol=0, atol=0)
-    assert asked == [5]
+    torch.testing.assert_close(by_samples, near, rtol=0, atol=0)
+    torch.testing.assert_close(by_hills, TRUTH, rtol=0, atol=0)
+    assert asked == [16]
     everywhere = torch.cat([TRUTH[:, None], elsewhere.expand(3, 1, 2)], dim=1)
     assert (hybrid(model, queries, gallery, everywhere, TRUTH)[0] == elsewhere).all()
 
@@ -171,9 +171,10 @@ def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size):
     embeddings, queries = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
     samples, one_pass = scattered(15)[:15].view(5, 3, 2), model.one_pass(embeddings)
     shares = model.to_density(one_pass)
-    hills, probability = model.modes(one_pass, shares, 5)
-    hills[probability == 0] = math.nan
-    by_samples, by_hills = (retrieve_near(queries, gallery, k, 200.0, progress=False) for k in (samples, hills))
+    hills, probability = model.modes(one_pass, shares, 16)
+    by_samples = retrieve_near(queries, gallery, samples, 200.0, progress=False)
+    weighed = weigh_hills(queries, gallery, hills, probability, progress=False)
+    weighed = torch.cat([weighed, hills[None, :, 0]]).transpose(0, 1)
     weighted = retrieve_by_density(
         queries, gallery, partial(log_density_at, shares), WEIGHTS, progress=False
     ).transpose(0, 1)
@@ -182,6 +183,6 @@ def test_the_rows_of_the_hybrid_do_not_depend_on_the_chunks(size):
     model.chunk = size
     for seed in range(4):
         rows = predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed, progress=False)
-        expected = (by_samples, by_hills, choose_weight(weighted, truth, seed))
+        expected = (by_samples, choose_weight(weighed, truth, seed), choose_weight(weighted, truth, seed))
         for own, other in zip(rows.values(), expected, strict=True):
             torch.testing.assert_close(own, other, rtol=0, atol=1e-3)

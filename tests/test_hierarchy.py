@@ -123,7 +123,10 @@ def test_the_density_at_a_gallery_is_the_likelihood_by_pixels():
 def test_the_top_is_where_the_second_level_says(place):
     local = torch.tensor(place, dtype=torch.float64)
     model = peaked_at(local, zoom_into=1)
+    torch.nn.init.zeros_(model.network.head.weight)
+    model.network.head.bias.data = 30 * shdd.encode(CENTERS[300], model.config.l_max).float()  # p_0 is sure of the cell
     answer = model.answer(torch.zeros(3, 5))
+    assert (model.zoomed.cells[answer.rows] == 300).all()
     tops, probability = answer.modes()
     wanted = zoom.zoom_out(local.expand(3, 2), model.zoomed.centers(answer.rows[:, 0]), 8.0)
     assert (great_circle_km(tops[:, 0], wanted) < 0.1).all() and (probability > 0).all()

@@ -175,7 +175,7 @@ def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monke
     assert rows["grid:12"]["Retrieval by GeoCLIP, gallery of 12 places"] == 0
     for row in (
         "within 200 km of its 4 samples (the paper's)",
-        "within 200 km of its 5 most probable hills",
+        ", its 16 most probable hills weighed by the nearest pictures",
         ", density times retrieval score",
     ):
         [found] = [name for name in rows["grid:12"] if name.endswith(row)]

@@ -131,18 +131,18 @@ def blue_marble(context):
     return Data("Blue Marble satellite views, strong jitter", datasets.blue_marble(scale.blue_marble), scale)
 
 
-def simulated(context):
+def simulated(context, scale=None):
     """The simulation; its test places are those of Im2GPS3k where the user has the file."""
-    scale = SCALES[context.scale]
+    scale = scale or SCALES[context.scale]
     folder = simulation.simulation(dataclasses.replace(scale.simulation, truth=context.im2gps3k))
     places = "the places of Im2GPS3k" if context.im2gps3k else "held-out places of GeoCLIP's gallery"
     title = f"Simulation: location embeddings of {places} with noise instead of pictures"
     return Data(title, folder, scale, gallery.gallery_places(folder / "gallery.csv")[: scale.gallery])
 
 
-def own(context):
+def own(context, scale=None):
     """The user's embeddings folder; embeddings that GeoCLIP takes are searched for in its gallery."""
-    data = Data(f"Pictures of {Path(context.data).name}", context.data, SCALES[context.scale])
+    data = Data(f"Pictures of {Path(context.data).name}", context.data, scale or SCALES[context.scale])
     if gallery.geoclip_takes(data.test.encoder):
         data.places = gallery.gallery_places("mp16")
     return data

@@ -33,7 +33,16 @@ from locdiff import cli, train
 # whose compute takes a `context` is told the command line's wishes; with SCALES it depends on the scale. One with NEEDS
 # is left out where the context lacks that. Its key_numbers(result) -> {name: (value, tolerance)} are what --check
 # compares.
-FIGURES = ("figure_1", "figure_2", "figure_3", "figure_4a", "figure_4b", "figure_4_low_pass", "figure_5")
+FIGURES = (
+    "figure_1",
+    "figure_2",
+    "figure_3",
+    "figure_4a",
+    "figure_4b",
+    "figure_4_low_pass",
+    "figure_4a_zoom",
+    "figure_5",
+)
 ARTEFACTS = {name: importlib.import_module(name) for name in (*FIGURES, *(f"table_{i}" for i in range(1, 10)))}
 OUT, EXPECTED = Path(__file__).parent / "out", Path(__file__).parent / "expected.json"
 OPTIONS = {

@@ -86,7 +86,8 @@ def times(model, embeddings, device):
     ways = {
         "retrieval over 100,000": retrieval,
         "one-pass density, its densest pixel": lambda e: model.density(e).argmax(dim=-1),
-        f"one sample, {default} steps (the default)": lambda e: model.sample(e, 1),
+        f"one sample, {default} step (the default)": lambda e: model.sample(e, 1),
+        "one sample, 10 steps": lambda e: model.sample(e, 1, 10),
         f"one sample, DDPM of {model.config.levels} steps": lambda e: model.sample(e, 1, model.config.levels),
         "one sample by PLONK, 250 steps": plonk(device),
     }

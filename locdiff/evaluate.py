@@ -85,7 +85,7 @@ def score_model(model, found, truth):
     samples, mass = places.shape[1], found["mass"]
     sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.levels else "DDPM"
     return {
-        f"LocDiffusion, one sample ({sampler}, {steps} steps)":
+        f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
         "LocDiffusion, one sample: chance the one-pass density gives it":
             {"accuracy": dict(zip(metrics.THRESHOLDS_KM, (100 * mass.mean(dim=0)).tolist(), strict=True))},

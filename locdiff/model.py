@@ -54,7 +54,9 @@ class ModelConfig:
     quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the levels demand")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
-    sample_steps: int = option(10, "evaluations of the network a sample; as many as levels is DDPM, fewer is DDIM")
+    sample_steps: int = option(
+        0, "evaluations of the network a sample, DDIM if fewer than levels; 0: one by likelihood, ten for other losses"
+    )
     dilation: float = option(0.0, "zoom s of a second level, which refines the place about a cell's centre; 0: none")
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
     zoom_width: int = option(512, "width of the second level's network")
@@ -64,6 +66,8 @@ class ModelConfig:
     solver: str = option("ddim", "how samples are drawn: ddim, with noise, or DPM-Solver++(2M)", ("ddim", "dpm++"))
 
     def __post_init__(self):
+        if self.sample_steps == 0:
+            object.__setattr__(self, "sample_steps", 1 if self.loss == "likelihood" else min(10, self.levels))
         if self.exact_skip and self.loss != "likelihood":
             raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
         if self.dilation and (self.loss != "likelihood" or not self.whiten):

@@ -20,7 +20,9 @@ NEAREST = "[L]kNN with kernel density"
 CENTRE = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 HILL = "LocDiffusion, one pass, top of its most probable hill"
 EACH = "LocDiffusion, one pass, best place for each column"
-PAPERS_NETWORK = {"depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4}  # where the quickstart's differs
+PAPERS_NETWORK = {  # where the quickstart's differs
+    "depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4, "sample_steps": 10,
+}  # fmt: skip
 STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
 
 

@@ -103,6 +103,15 @@ def test_every_loss_trains_and_gives_densities_and_known_mass(loss):
         torch.testing.assert_close((x_0[:, 1:] ** 2).sum(-1), torch.full((6,), 63.0), rtol=0.02, atol=0)
 
 
+def test_unless_asked_a_sample_takes_the_steps_that_its_loss_needs():
+    """One where the last level draws from a density; more where it gives a mean."""
+    assert tiny(sample_steps=0).config.sample_steps == 1
+    asked = {"loss": "l2", "exact_skip": False}
+    assert tiny(sample_steps=0, **asked).config.sample_steps == 10
+    assert tiny(sample_steps=0, levels=4, **asked).config.sample_steps == 4
+    assert tiny(sample_steps=7, **asked).config.sample_steps == 7
+
+
 def test_the_likelihood_is_that_of_the_density():
     """At pure noise the training loss is -log of the density per steradian, pixel for pixel."""
     model = tiny(levels=2, sample_steps=1)
@@ -210,7 +219,7 @@ def test_wrong_embeddings_are_refused():
     "wrong",
     [
         {"loss": "l2"},
-        {"sample_steps": 0},
+        {"sample_steps": -1},
         {"sample_steps": 41},
         {"depth": 3},
         {"dropout": 1.0},

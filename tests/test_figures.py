@@ -16,10 +16,10 @@ from reference.shdd import delta_kernel, encode
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "paper_figures"))  # where the script itself looks
 make_all, comparison, context_module = map(importlib.import_module, ("make_all", "comparison", "context"))
-figure_1, figure_2, figure_4a, figure_4_low_pass = (
-    make_all.ARTEFACTS[name] for name in ("figure_1", "figure_2", "figure_4a", "figure_4_low_pass")
+figure_1, figure_2, figure_4a, figure_4_low_pass, figure_4a_zoom = (
+    make_all.ARTEFACTS[name] for name in ("figure_1", "figure_2", "figure_4a", "figure_4_low_pass", "figure_4a_zoom")
 )
-SMALL = ["figure_1", "figure_2", "figure_4a", "figure_4_low_pass"]
+SMALL = ["figure_1", "figure_2", "figure_4a", "figure_4_low_pass", "figure_4a_zoom"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def test_an_artefact_draws_its_numbers(small, name):
     with open(small / f"{name}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(float(row["low"]) <= float(row["per cent"]) <= float(row["high"]) for row in rows if "per cent" in row)
-    assert len(rows) == {"figure_1": 4 * 8, "figure_2": 6 + 2, "figure_4a": 2 * 2 * 5, "figure_4_low_pass": 4 * 4}[name]
+    counts = {"figure_1": 4 * 8, "figure_2": 6 + 2, "figure_4a": 2 * 2 * 5, "figure_4_low_pass": 4 * 4}
+    assert len(rows) == (counts | {"figure_4a_zoom": 3 * 5 * (4 * 2 + 4)})[name]
 
 
 def test_figure_1_nonlinearity_is_what_no_increasing_function_explains():
@@ -201,3 +202,33 @@ def test_low_pass_says_which_is_better(small):
     assert figure_4_low_pass.verdict(result).startswith("differs")
     result["errors"] = result["errors"][[1, 0, 3, 2]]
     assert figure_4_low_pass.verdict(result).startswith("reproduced")
+
+
+def test_figure_4a_zoom_low_pass_sees_and_gives_the_dimensions_of_large_coefficients_only():
+    """Also where it is trained: the mask of the encoding, no gradient and no skip elsewhere."""
+    config = dataclasses.replace(train.resolve("smoke").model, embed_dim=12)
+    model = figure_4a_zoom.LowPass(20, config)
+    torch.nn.init.normal_(model.network.head.weight)
+    mask, embeddings = model.mask.bool(), torch.randn(3, config.embed_dim)
+    assert mask.sum() == 20 and not mask[0]  # the constant coefficient is the smallest of all
+    x_t = torch.randn(3, config.dimensions)
+    for t in (1, config.levels):
+        output = model(x_t, torch.tensor(t), embeddings)
+        assert (output[:, ~mask] == 0).all() and (output[:, mask] != 0).all()
+        torch.testing.assert_close(model(x_t * mask, torch.tensor(t), embeddings), output, rtol=0, atol=0)
+    assert model.network.head.out_features == 20
+    assert model.loss(embeddings, torch.rand(3, 2)).shape == (3,)
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.5, "loses nowhere"), (-0.5, "loses at 1 km, 25 km")])
+def test_figure_4a_zoom_says_what_the_hits_say(gain, said):
+    rng = np.random.default_rng(0)
+    base = rng.random((2, 2, 400, 5)) < 0.3
+    zoom = rng.random((1, 2, 400, 5)) < 0.3 + gain * 0.5
+    names = [figure_4a_zoom.RETRIEVAL, figure_4a_zoom.HYBRID]
+    other = np.stack([base[0, 0], zoom[0, -1] | base[0, 0]])
+    result = {"names": np.array(["L = 5", "L = 7", figure_4a_zoom.ZOOM]), "hits_0": np.concatenate([base, zoom])}
+    text, verdict = figure_4a_zoom._compare(result | {"others_0": np.array(names), "other_hits_0": other}, 0)
+    assert said in verdict and "it beats both its parts at 25 km" in verdict
+    k = 100 * zoom[0, -1, :, 1].mean() / max(100 * base[:, -1, :, 1].mean(axis=1))
+    assert f"has {k:.1f} times" in verdict and text.count("25 km") == 2

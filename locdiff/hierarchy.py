@@ -23,7 +23,6 @@ from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
 from locdiff.spherical_harmonics import HealpixTransform
 
 CELL_NSIDE = 8
-PARENT_NSIDE = 4  # of the cells that share one half of their heads
 ZOOM_NSIDE = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
 CHUNK = 256  # pictures x cells at a time, of 0.25 MB each
 
@@ -51,9 +50,8 @@ class ZoomLevel(nn.Module):
     """Level 1: natural parameters in zoomed coordinates, of pictures (m, d_image) and cells (m,) -> (m, D).
 
     Two sine layers see the picture; a head that all cells share, and one of low rank that each cell has for itself,
-    turn what they see into parameters. What the latter looks at, its first factor, it shares with the other cells of
-    its parent. It is blind to x_t: with the exact skip alone the diffusion in zoomed coordinates draws from exactly
-    this density.
+    turn what they see into parameters. What the latter looks at, the cells of one of HEALPix's 12 base pixels share.
+    It is blind to x_t: with the exact skip alone the diffusion in zoomed coordinates draws from exactly this density.
     """
 
     def __init__(self, d_image, cells, config):
@@ -63,19 +61,21 @@ class ZoomLevel(nn.Module):
         self.grid = HealpixTransform(self.l_max, ZOOM_NSIDE)
         self.register_buffer("cells", torch.zeros(cells, dtype=torch.long))
         self.first, self.second, self.head = nn.Linear(d_image, width), nn.Linear(width, width), nn.Linear(width, d)
-        nested = torch.from_numpy(healpy.ring2nest(CELL_NSIDE, range(12 * CELL_NSIDE**2)))
-        self.register_buffer("parents", nested // (CELL_NSIDE // PARENT_NSIDE) ** 2, persistent=False)
-        self.own_in = nn.Parameter(torch.randn(12 * PARENT_NSIDE**2, width, rank) / math.sqrt(width))
+        base = healpy.ring2nest(CELL_NSIDE, range(12 * CELL_NSIDE**2)) // CELL_NSIDE**2
+        self.register_buffer("base", torch.from_numpy(base), persistent=False)
+        self.looks = nn.Linear(width, 12 * rank, bias=False)
         self.own_out = nn.Parameter(torch.zeros(cells, rank, d))
         bound = math.sqrt(6 / width)  # as in CSiren
         nn.init.uniform_(self.second.weight, -bound, bound)
+        nn.init.normal_(self.looks.weight, std=1 / math.sqrt(width))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, image, rows):
         seen = torch.sin(self.second(torch.sin(self.first(image))))
-        own = torch.bmm(seen[:, None], self.own_in[self.parents[self.cells[rows]]])
-        own = torch.bmm(own, self.own_out[rows])
+        looks = self.looks(seen).unflatten(-1, (12, -1))
+        own = looks[torch.arange(len(rows)), self.base[self.cells[rows]]]
+        own = torch.bmm(own[:, None], self.own_out[rows])
         return self.head(seen) + own[:, 0]
 
     def rows_of(self, cells):

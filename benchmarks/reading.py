@@ -22,6 +22,7 @@ from common import options, report
 
 from locdiff import train
 from locdiff.coordinates import from_unit_vector
+from locdiff.processes import pick_device
 
 WIDTH, STEPS, CHUNK = 768, 60, 100_000
 
@@ -101,7 +102,7 @@ def main():
         settings = train.resolve(data=str(folder))
         data, _ = train.load_data(settings)
         opened = time.perf_counter() - start
-        trainer = train.Trainer(settings, data, train.pick_device(arguments.device))
+        trainer = train.Trainer(settings, data, pick_device(arguments.device))
         step = median_ms(lambda _: trainer.advance())
         batches = np.random.default_rng(0).integers(len(data), size=(2, STEPS, settings.training.batch))
         forget(folder / "embeddings.npy")

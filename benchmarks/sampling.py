@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from locdiff import evaluate, metrics, train
 from locdiff.model import LocDiffusion
+from locdiff.processes import pick_device
 
 STEPS = (100, 50, 25, 10, 5, 2, 1)
 SOLVERS = {"DDIM, eta = 1": ("ddim", 1.0), "DDIM, eta = 0": ("ddim", 0.0), "DPM-Solver++(2M)": ("dpm++", 0.0)}
@@ -110,7 +111,7 @@ def main():
         parser.add_argument("--samples", type=int, default=8, help="samples a picture (default 8)")
 
     arguments = options(__doc__, add)
-    device = train.pick_device(arguments.device)
+    device = pick_device(arguments.device)
     model = LocDiffusion.load(arguments.run, device)
     _, test = train.load_data(train.read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))

@@ -30,6 +30,7 @@ from locdiff import cli
 from locdiff.cli import InputError, option
 from locdiff.datasets import THUMBNAIL_ENCODER, THUMBNAIL_SIDE, thumbnail_embeddings
 from locdiff.layouts import Picture, read_picture, read_source
+from locdiff.processes import joined, world
 
 TODO, DONE, FAILED = 0, 1, 2  # states of a picture in progress.npy
 COPY = 65_536  # rows copied at a time
@@ -322,28 +323,20 @@ def main(argv=None):
     parser.add_argument("--workers", type=int, help="processes that read pictures (default: the processors, at most 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     arguments = parser.parse_args(argv)
-    from locdiff.train import pick_device
-
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device, barrier = arguments.device, lambda: None
-    if world > 1:
-        torch.distributed.init_process_group("gloo")
-        barrier = torch.distributed.barrier
-        if device is None and torch.cuda.is_available():
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     settings = ClipSettings(arguments.model or ClipSettings.model, arguments.weights or ClipSettings.weights)
-    encoder = ClipEncoder(settings, pick_device(device))
-    meta = embed(
-        arguments.source,
-        arguments.out,
-        encoder,
-        arguments.places,
-        arguments.batch,
-        arguments.workers,
-        rank,
-        world,
-        barrier,
-    )
+    with joined(arguments.device, "gloo") as device:
+        rank, processes = world()
+        meta = embed(
+            arguments.source,
+            arguments.out,
+            ClipEncoder(settings, device),
+            arguments.places,
+            arguments.batch,
+            arguments.workers,
+            rank,
+            processes,
+            torch.distributed.barrier if processes > 1 else lambda: None,
+        )
     if meta:
         print(f"{meta['pictures']:,} embeddings of {meta['width']} numbers by {meta['encoder']} in {arguments.out}")
         if meta["failed"]:

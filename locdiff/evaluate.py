@@ -32,7 +32,8 @@ from locdiff.gallery import (
 )
 from locdiff.layouts import read_places
 from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion, derive_seed, write_atomically
-from locdiff.train import load_data, pick_device, read_settings, versions
+from locdiff.processes import pick_device
+from locdiff.train import load_data, read_settings, versions
 
 SHOWN, ZOOMED = 8, 4  # pictures in predictions.png, and in zooms.png
 PIXELS = 2**23  # pictures x pixels at a time

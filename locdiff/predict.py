@@ -35,7 +35,7 @@ from locdiff.cli import InputError
 from locdiff.embed import encode_pictures, encoder_of
 from locdiff.layouts import find_pictures, read_picture
 from locdiff.model import CHUNK, CHUNK_HELP, LocDiffusion
-from locdiff.train import pick_device
+from locdiff.processes import pick_device
 
 MAP_LIMIT = 32
 COLUMNS = ("id", "prediction", "lat", "lon", "probability", "radius_50_km", "radius_90_km")

@@ -19,12 +19,10 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +43,7 @@ from locdiff.cli import InputError, option
 from locdiff.cs_unet import Whitening
 from locdiff.hierarchy import ZoomLevel, cells_used
 from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
+from locdiff.processes import between_steps, joined, world
 
 CHECKPOINT_SECONDS = 30
 LOG_EVERY = 10
@@ -206,7 +205,8 @@ class Trainer:
         share = (self.rank, self.processes) if self.processes > 1 else ()
         self._loss = MeanLoss(self.model, share)
         if share:
-            self._loss = nn.parallel.DistributedDataParallel(self._loss, broadcast_buffers=False)
+            self._loss = nn.parallel.DistributedDataParallel(self._loss)
+            self._loss.broadcast_buffers = False  # they never change
         self._resident = train.tensors(device) if _fits(train, device) else None
         self._reader, self._ahead = ThreadPoolExecutor(1), {}
 
@@ -271,6 +271,10 @@ class Trainer:
         self.skipped += not usual
         return usual
 
+    def leave(self):
+        """Let go of the other processes: their group, which this one's loss belongs to, can then be destroyed."""
+        self._loss = None
+
     def averaged_model(self):
         """The model with the moving average of the weights, ready for prediction."""
         model = copy.deepcopy(self.model)
@@ -327,47 +331,6 @@ class MeanLoss(nn.Module):
 def _fits(train, device):
     """Whether all pictures are kept on the device: on a GPU, where they take at most a third of what is free."""
     return device.type == "cuda" and len(train) * train.embeddings[:1].nbytes < torch.cuda.mem_get_info(device)[0] / 3
-
-
-def world():
-    """This process's number among those that torchrun started, and how many there are; (0, 1) without torchrun."""
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-
-
-@contextlib.contextmanager
-def joined(name=None):
-    """Join the processes that torchrun started, if it did; yields this process's device (see `pick_device`)."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield pick_device(name)
-        return
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" else name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield device
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def between_steps():
-    """Within it Ctrl-C and SIGTERM only put their number into the list it yields, to be looked at between steps."""
-    stop = [0]
-
-    def ask(number, _):
-        stop[0] = number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def fit(trainer, run, progress=True):
@@ -496,20 +459,13 @@ def main(argv=None):
         if first:
             shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
             print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {device}{shared}", file=sys.stderr)
-        fit(trainer, run)
+        try:
+            fit(trainer, run)
+        finally:
+            trainer.leave()
     if first:
         report(run, trainer.averaged_model(), train, test, settings)
     return run
-
-
-def pick_device(name=None):
-    """The torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
-    return torch.device(name)
 
 
 if __name__ == "__main__":

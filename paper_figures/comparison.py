@@ -13,6 +13,7 @@ from locdiff import baselines, datasets, evaluate, gallery, simulation, train
 from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
 from locdiff.decoder import evaluate_at
 from locdiff.metrics import hits
+from locdiff.processes import pick_device
 
 SAMPLES = 16
 RETRIEVAL = "Retrieval"
@@ -67,7 +68,7 @@ class Pictures:
     most, and as `training` the settings that differ from the quickstart's."""
 
     def __init__(self, folder, scale):
-        self.folder, self.scale, self.device = Path(folder), scale, train.pick_device()
+        self.folder, self.scale, self.device = Path(folder), scale, pick_device()
         self.train, test = datasets.train_and_test(folder, 0)
         self.test = test.subset(np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int))
         self.embeddings, self.truth = self.test.batch(range(len(self.test)))

@@ -14,6 +14,7 @@ import numpy as np
 
 from locdiff import baselines, datasets, train
 from locdiff.model import LocDiffusion, write_atomically
+from locdiff.processes import pick_device
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ class Context:
             return cost
 
         cost = self.piece("locdiffusion", key, compute)
-        return LocDiffusion.load(kept, train.pick_device()), cost
+        return LocDiffusion.load(kept, pick_device()), cost
 
 
 def timed_training(make, data, settings):
     """The model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds", "parameters"}."""
     started = time.monotonic()
-    model = baselines.train_baseline(make, data, settings, train.pick_device())
+    model = baselines.train_baseline(make, data, settings, pick_device())
     return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
 
 

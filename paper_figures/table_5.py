@@ -17,6 +17,7 @@ import torch
 from report import markdown_table, write_csv
 
 from locdiff import datasets, train
+from locdiff.processes import pick_device
 
 TITLE = "training time and memory"
 DATA = (
@@ -52,7 +53,7 @@ def compute(context):
 
 def measure(degree, setup, warmup, steps, batch):
     """One measurement, of this process, as a dict of numbers."""
-    device = train.pick_device()
+    device = pick_device()
     make_trainer(1, setup, 4, device).advance()  # loads what torch puts off until it trains
     before = peak_mb(device)
     trainer, seconds = make_trainer(degree, setup, batch, device), []

@@ -12,6 +12,7 @@ from locdiff import baselines, datasets, decoder, train
 from locdiff.coordinates import geographic_center
 from locdiff.evaluate import medoid
 from locdiff.location_encoders import ENCODERS, PlaceDecoder, train_decoder
+from locdiff.processes import pick_device
 
 TITLE = "location encoders: diffusion in their spaces"
 DATA = (
@@ -38,7 +39,7 @@ def learned_decoder(context, name):
     encoder, settings = ENCODERS[name](0), DECODERS[context.scale]
 
     def compute():
-        learned, drift = train_decoder(encoder, device=train.pick_device(), **settings)
+        learned, drift = train_decoder(encoder, device=pick_device(), **settings)
         return {"drift": drift} | {f"state.{key}": value.cpu().numpy() for key, value in learned.state_dict().items()}
 
     piece = context.piece(f"decoder-{name.replace('/', '-')}", [name, settings], compute)
@@ -53,7 +54,7 @@ def space(context, name):
     if name == SHDD:
         encoder, scale = ENCODERS[name](0), 1 / math.sqrt(4 * math.pi)
         return lambda places: encoder(places) / scale, lambda x: decoder.exact_mode(x * scale)[0], encoder.dimensions
-    encoder, learned = (module.to(train.pick_device()) for module in learned_decoder(context, name))
+    encoder, learned = (module.to(pick_device()) for module in learned_decoder(context, name))
     scale = learned.scale.item()
     return lambda places: encoder(places) / scale, lambda x: learned(x * scale), encoder.dimensions
 

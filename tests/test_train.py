@@ -256,16 +256,29 @@ def test_a_run_killed_at_twenty_random_moments_ends_like_an_uninterrupted_one(tm
     assert all(torch.equal(one[key], two[key]) for key in one | two)
 
 
+TRAIN_AND_LEAVE = """
+import pathlib, sys
+from locdiff import train
+
+train.main(sys.argv[1:])
+threads = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in threads if "gloo" in name], threads  # they would abort the process at random
+"""
+
+
 def test_two_processes_train_as_one_does_and_one_continues_what_two_began(tmp_path, cache):
     """Real processes under torchrun, with gloo; only the first writes."""
     options = ["--preset", "smoke", "--train-views", "100", "--test-views", "10", "--device", "cpu"]
     options += ["--no-decay", "--lr", "3e-4"]  # rounding grows from step to step, the faster the larger the steps
     alone = train.main([*options, "--steps", "50", "--out", str(tmp_path / "alone")])
     together = tmp_path / "together"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    command = [*torchrun, "locdiff.train", *options, "--steps", "40", "--out", str(together)]
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN_AND_LEAVE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, str(script), *options, "--steps", "40", "--out", str(together)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
+    script.unlink()
     assert "on cpu x 2" in ended.stderr and sorted(p.name for p in tmp_path.iterdir()) == ["alone", "together"]
     record = json.loads((together / "training.json").read_text())
     record["settings"]["training"]["steps"] = 50

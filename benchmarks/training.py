@@ -1,7 +1,8 @@
 """Which training is best in the same time: the quickstart with one thing changed at a time.
 
-Every variant trains for --seconds on the embedded data (the number of steps follows from its own time a step, measured
-first), and is judged on held-out pictures: accuracy of the one-pass density and of one sample, likelihood, calibration.
+Every variant trains on the embedded data for as many steps as take --seconds, the time of a step being measured first,
+of all variants in turn. It is judged on held-out pictures: accuracy of the one-pass density and of one sample,
+likelihood, calibration.
 
   python benchmarks/training.py --list
   python benchmarks/training.py --only quickstart lr-2e-3 --seeds 0 1 2 --seconds 240
@@ -10,7 +11,6 @@ first), and is judged on held-out pictures: accuracy of the one-pass density and
 import functools
 import math
 import statistics
-import time
 
 import common
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 from locdiff import datasets, metrics, train
 from locdiff.evaluate import calibration
 from locdiff.model import LocDiffusion
+from locdiff.processes import pick_device
 from locdiff.train import Trainer, resolve
 
 
@@ -84,23 +85,15 @@ VARIANTS = {  # settings of the run, and what makes the Variant
 }
 
 
-def measure(name, seed, data, test, seconds, device):
-    """Train a variant for so many seconds and score it: a row of the table."""
+def trainer(name, steps, seed, data, device):
     overrides, options = VARIANTS[name]
-    make = functools.partial(Variant, **options)
+    settings = train.fitted(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
+    return Trainer(settings, data, device, functools.partial(Variant, **options))
 
-    def trainer(steps):
-        settings = train.fitted(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
-        return Trainer(settings, data, device, make)
 
-    trial, taken = trainer(16), []
-    for _ in range(16):
-        started = time.perf_counter()
-        trial.advance()
-        taken.append(time.perf_counter() - started)
-    steps = max(20, round(seconds / min(taken)))
-    one = trainer(steps)
-    for _ in range(steps):
+def measure(one, test, seed):
+    """Train to the end and score: a row of the table."""
+    for _ in range(one.steps):
         one.advance()
     model = one.averaged_model()
     embeddings, truth = test.batch(range(len(test)))
@@ -115,7 +108,7 @@ def measure(name, seed, data, test, seconds, device):
         "one pass, % within 25 km": top[1], "200 km": top[2], "750 km": top[3], "one sample, 200 km": sample[2],
         "its chance by the density": mass[2], "in the 50 % region": worth[1], "in the 90 % region": worth[2],
     }  # fmt: skip
-    return {"steps": steps, "nats": worth[0].item()} | {name: 100 * value.item() for name, value in percent.items()}
+    return {"steps": one.steps, "nats": worth[0].item()} | {name: 100 * value.item() for name, value in percent.items()}
 
 
 def summary(name, seeds):
@@ -139,13 +132,17 @@ def main():
     if arguments.list:
         print("\n".join(f"{name}: {settings | options}" for name, (settings, options) in VARIANTS.items()))
         return
-    device = train.pick_device(arguments.device)
+    device = pick_device(arguments.device)
     folder = datasets.blue_marble(resolve().blue_marble)
     data, test = datasets.train_and_test(folder, 0)
     found = {name: [] for name in arguments.only or VARIANTS}
+    trials = {name: trainer(name, 1000, 0, data, device).advance for name in found}
+    step_takes = common.seconds(trials, device.type, rounds=12)
+    del trials
     for seed in arguments.seeds:
         for name in found:
-            found[name].append(measure(name, seed, data, test, arguments.seconds, device))
+            steps = round(arguments.seconds / step_takes[name])
+            found[name].append(measure(trainer(name, steps, seed, data, device), test, seed))
             print(name, f"seed {seed}", found[name][-1], flush=True)
     rows = [summary(name, seeds) for name, seeds in found.items()]
     note = f"{len(test):,} held-out pictures; mean of {len(arguments.seeds)} seeds +- half their range"

@@ -15,6 +15,8 @@ import math
 from functools import cached_property
 
 import healpy
+import numpy as np
+import scipy.sparse
 import torch
 from torch import nn
 
@@ -144,15 +146,13 @@ class ZoomedAnswer(Answer):
 
     def __init__(self, model, embeddings):
         super().__init__(model, embeddings)
-        level, first = model.zoomed, self.shares
-        cells = model.cells_of_pixels
-        weight = cells.weigh(first)  # (n, C)
+        level, cells = model.zoomed, model.cells_of_pixels
+        weight = cells.weigh(self.shares)  # (n, C)
         self.weight, self.rows = weight.topk(min(model.config.zoom_into, weight.shape[1]))
         self.natural = model.zoom_into(embeddings, self.rows)  # (n, K, D)
         self.log_share = _synthesis_of(level, self.natural).log_softmax(dim=-1)  # (n, K, M)
-        self.masses = (self.weight.float()[..., None] * self.log_share.exp()).flatten(1)
-        pixel, part = cells.pixel[self.rows].flatten(1), cells.part[self.rows].flatten(1)
-        self.coarse = first.scatter_add(1, pixel, -first.gather(1, pixel) * part).clamp(min=0)
+        self.masses = self.log_share.exp().mul_(self.weight[..., None]).flatten(1)
+        self.coarse = cells.take(self.shares, self.rows)
         cells.know(level, self.rows)
         self.shares = self.coarse.scatter_add(1, cells.pixels_of_places[self.rows].flatten(1), self.masses)
 
@@ -179,25 +179,23 @@ class ZoomedAnswer(Answer):
 
     def modes(self, k=1):
         """As of an Answer. The top of a hill is the densest point, of any cell, within two pixels of the hill's."""
-        level, n = self.model.zoomed, len(self.coeffs)
-        pixel, probability = density.modes(self.shares, k)
-        tops, _ = self.model.modes(self.coeffs, self.shares, k)
-        pixel, probability = pixel[:, : tops.shape[1]], probability[:, : tops.shape[1]]
-        near = 2 * math.sqrt(math.pi / 3) / self.model.config.decoder_nside
-        centers = level.centers(self.rows)
-        local = _zoomed_pixels()
-        log_density = self.weight.float().log()[..., None] + self.log_share
-        log_density = (log_density - _log_area(level.s)).flatten(1)  # (n, K M)
-        xyz = self.model.cells_of_pixels.xyz[self.rows].flatten(1, 2)
+        model, level, local = self.model, self.model.zoomed, _zoomed_pixels()
+        pixel, probability = model.hills(self.shares, k)
+        tops = model.anchors[pixel]
+        near = 2 * math.sqrt(math.pi / 3) / model.config.decoder_nside
+        centers, row = level.centers(self.rows), torch.arange(len(tops))
+        log_density = self.weight.log()[..., None] + self.log_share
+        log_density = log_density.sub_(_log_area(level.s)).flatten(1)  # (n, K M)
+        xyz = model.cells_of_pixels.xyz[self.rows].flatten(1, 2)
         for i in range(tops.shape[1]):
-            hill = to_unit_vector(self.model.anchors[pixel[:, i]].float())
-            far = (xyz @ hill[:, :, None])[..., 0] < 1 - near**2 / 2
+            far = (xyz @ to_unit_vector(tops[:, i]).float()[:, :, None])[..., 0] < 1 - near**2 / 2
             value, best = log_density.masked_fill(far, -torch.inf).max(dim=-1)
             which, start = best // len(local), local[best % len(local)]
-            row = torch.arange(n)
             top, _ = decoder.climb(self.natural[row, which], start[:, None], ZOOM_NSIDE)
             found = zoom.zoom_out(top[:, 0], centers[row, which], level.s)
-            tops[:, i] = torch.where(value.isfinite()[:, None], found.to(tops), tops[:, i])
+            none = ~value.isfinite()
+            found[none] = model.climb(self.coeffs[none], tops[none, i : i + 1])[:, 0]
+            tops[:, i] = found
         return tops, probability
 
     def log_density(self, lat_lon):
@@ -285,21 +283,15 @@ def _log_area(s):
 
 
 class CellsOfPixels:
-    """For the N pixels of a model's decoder r(c | y), padded for each cell: the pixels that belong to it and their
-    part, `pixel` and `part` (C, P). And where each cell's pixels in zoomed coordinates lie on the Earth."""
+    """r(c | y) of the cells and of the N pixels y of a model's decoder, `part`, sparse (C, N). And where each cell's
+    pixels in zoomed coordinates lie on the Earth."""
 
     def __init__(self, level, anchors):
         cells, weights = cells_of(anchors)
-        rows = level.rows_of(cells).cpu()
-        where, _ = (rows >= 0).nonzero(as_tuple=True)
-        weights, rows = weights[rows >= 0], rows[rows >= 0]
-        count = len(level.cells)
-        order = rows.argsort(stable=True)
-        counts = rows.bincount(minlength=count)
-        place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows[order]]
-        self.pixel = torch.zeros(count, int(counts.max()), dtype=torch.long)
-        self.part = torch.zeros(self.pixel.shape)
-        self.pixel[rows[order], place], self.part[rows[order], place] = where[order], weights[order].float()
+        rows, count = level.rows_of(cells).cpu(), len(level.cells)
+        pixel, _ = (rows >= 0).nonzero(as_tuple=True)
+        entries = weights[rows >= 0].float(), (rows[rows >= 0], pixel)
+        self.part = scipy.sparse.csr_array(entries, shape=(count, len(anchors)))
         self.nside = healpy.npix2nside(len(anchors))
         self.known = torch.zeros(count, dtype=torch.bool)
         self.places = torch.zeros(count, 12 * ZOOM_NSIDE**2, 2)
@@ -308,7 +300,15 @@ class CellsOfPixels:
 
     def weigh(self, shares):
         """w_c = integral p_0(y) r(c | y) of every cell c, for densities (n, N): (n, C)."""
-        return (shares[:, self.pixel] * self.part).sum(dim=-1)
+        return torch.from_numpy((self.part @ shares.numpy().T).T)
+
+    def take(self, shares, rows):
+        """p_0(y) (1 - sum over c in S of r(c | y)), in place, for the cells in rows (n, K) and p_0 (n, N): (n, N)."""
+        n, k = rows.shape
+        chosen = (np.ones(n * k, np.float32), rows.flatten(), np.arange(0, n * k + 1, k))
+        taken = (scipy.sparse.csr_array(chosen, shape=(n, self.part.shape[0])) @ self.part).tocoo()
+        shares[taken.coords] *= torch.from_numpy(1 - taken.data).clamp_(min=0)
+        return shares
 
     def know(self, level, rows):
         """Fill in, for the cells in `rows`, where their pixels in zoomed coordinates lie: `places` (C, M, 2), `xyz`

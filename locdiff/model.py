@@ -333,16 +333,24 @@ class LocDiffusion(nn.Module):
         Returns the places of their tops (n, k, 2), exact, and their probabilities (n, k), zero where there are fewer;
         see `density.modes`. With fewer than k everywhere, k is the largest number of them.
         """
+        pixel, probability = self.hills(shares, k)
+        return self.climb(coeffs, self.anchors[pixel]), probability
+
+    def hills(self, shares, k):
+        """Pixels of the tops of the k most probable hills, (n, k), and their probabilities; as in `modes`."""
         pixel, probability = density.modes(shares, k)
         found = max(1, int((probability > 0).sum(dim=-1).max())) if len(shares) else k
-        pixel, probability = pixel[:, :found], probability[:, :found]
-        places = self.anchors[pixel]
+        return pixel[:, :found], probability[:, :found]
+
+    @torch.no_grad()
+    def climb(self, coeffs, places):
+        """The tops of the densities of `one_pass` (n, D) next to the places (n, k, 2): (n, k, 2)."""
         device, nside = self.alpha_bar.device, self.config.decoder_nside
         tops = [
             decoder.climb(e.to(device), place.to(device), nside)[0].cpu()
             for e, place in zip(coeffs.split(64), places.split(64), strict=True)
         ]
-        return torch.cat(tops) if tops else places, probability
+        return torch.cat(tops) if tops else places
 
     @torch.no_grad()
     def log_likelihood(self, coeffs, shares, lat_lon):

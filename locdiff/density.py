@@ -62,12 +62,9 @@ def radius_holding(share, density, lat_lon, anchors):
     return distance.gather(-1, first[:, None])[:, 0]
 
 
-def modes(density, k):
-    """The k hills of most mass: the pixel of each one's top (n, k) and its probability (n, k).
-
-    Every pixel belongs to the top that steepest ascent from pixel to neighbouring pixel leads to: the hills do not
-    overlap, and the probabilities of all of them sum to one. Where a density has fewer than k, the rest are zero.
-    """
+def basins(density):
+    """The pixel of the top that every pixel belongs to: the one that steepest ascent from pixel to neighbouring pixel
+    leads to; (n, N) -> (n, N)."""
     neighbours = torch.from_numpy(_neighbours(healpy.npix2nside(density.shape[-1]))).to(density.device)
     top = torch.empty(density.shape, dtype=torch.long, device=density.device)
     for row, uphill in zip(density, top, strict=True):
@@ -76,6 +73,16 @@ def modes(density, k):
         uphill[:] = neighbours.gather(0, steepest[None])[0]
     while not torch.equal(higher := top.gather(-1, top), top):
         top = higher
+    return top
+
+
+def modes(density, k, top=None):
+    """The k hills of most mass: the pixel of each one's top (n, k) and its probability (n, k).
+
+    The hills are the `basins` (given as `top`, or found): they do not overlap, and the probabilities of all of them sum
+    to one. Where a density has fewer than k, the rest are zero.
+    """
+    top = basins(density) if top is None else top
     probability, pixel = torch.zeros_like(density).scatter_add(-1, top, density).topk(min(k, density.shape[-1]), dim=-1)
     return pixel, probability
 

@@ -68,7 +68,7 @@ def predict_all(model, embeddings, truth, samples=16, seed=0, progress=True):
         answer = model.answer(chunk)
         mean, tops = coeffs.mean(dim=1), answer.modes()[0][:, 0]
         parts.append({
-            "samples": model.refine(chunk, model.decode(coeffs), seed, start),
+            "samples": model.refine(answer, model.decode(coeffs), seed, start),
             "mean": decoder.exact_mode(mean)[0],
             "mean, each": best_within_each(mean, None),
             "mode": tops,
@@ -84,6 +84,7 @@ def score_model(model, found, truth):
     """Scores of the model's summaries, {row name: score dict}, from what `predict_all` found for the places (n, 2)."""
     places, steps = found["samples"], model.config.sample_steps
     samples, mass = places.shape[1], found["mass"]
+    mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.zoomed)
     sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.levels else "DDPM"
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
@@ -92,9 +93,8 @@ def score_model(model, found, truth):
             {"accuracy": dict(zip(metrics.THRESHOLDS_KM, (100 * mass.mean(dim=0)).tolist(), strict=True))},
         f"LocDiffusion, geographic centre of {samples} (the paper's)": metrics.score(geographic_center(places), truth),
         f"LocDiffusion, medoid of {samples}": metrics.score(medoid(places), truth),
-        f"LocDiffusion, mean density of {samples}": metrics.score(found["mean"], truth),
-        f"LocDiffusion, mean density of {samples}, best place for each column":
-            metrics.score_each(found["mean, each"], truth),
+        mean: metrics.score(found["mean"], truth),
+        f"{mean}, best place for each column": metrics.score_each(found["mean, each"], truth),
         "LocDiffusion, one-pass density, top of its most probable hill": metrics.score(found["mode"], truth),
         "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
@@ -108,8 +108,8 @@ def predict_hybrid(model, embeddings, samples, queries, gallery, truth, seed=0, 
     chosen on the other half of the pictures, the halves being drawn at random; see `choose_weight`.
     """
     parts = []
-    for start in range(0, len(embeddings), model.chunk):
-        chunk = slice(start, start + model.chunk)
+    for start in range(0, len(embeddings), model.answers):
+        chunk = slice(start, start + model.answers)
         answer = model.answer(embeddings[chunk])
         hills, probability = answer.modes(HILLS)
         search = (queries[chunk], gallery)

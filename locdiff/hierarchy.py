@@ -21,12 +21,14 @@ import torch
 from torch import nn
 
 from locdiff import decoder, density, metrics, shdd, zoom
+from locdiff.cli import InputError
 from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
 from locdiff.spherical_harmonics import HealpixTransform
 
 CELL_NSIDE = 8
 ZOOM_NSIDE = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
 CHUNK = 256  # pictures x cells at a time, of 0.25 MB each
+NARROWEST = 1 / 3  # pixels of ZOOM_NSIDE: the standard deviation of the narrowest hill whose integral they still give
 
 
 def cells_of(lat_lon):
@@ -54,13 +56,21 @@ class ZoomLevel(nn.Module):
     Two sine layers see the picture; a head that all cells share, and one of low rank that each cell has for itself,
     turn what they see into parameters. What the latter looks at, the cells of one of HEALPix's 12 base pixels share.
     It is blind to x_t: with the exact skip alone the diffusion in zoomed coordinates draws from exactly this density.
+    The parameters are cut to the length `longest`, at which a hill is as narrow as the pixels can integrate: without
+    that, training would learn to hide peaks between them.
     """
 
     def __init__(self, d_image, cells, config):
         super().__init__()
+        if not cells:
+            raise InputError("a second level needs zoom_cells, the number of cells of its training places")
         width, rank, d = config.zoom_width, config.zoom_rank, (config.zoom_l_max + 1) ** 2
         self.s, self.l_max = config.dilation, config.zoom_l_max
         self.grid = HealpixTransform(self.l_max, ZOOM_NSIDE)
+        l = np.arange(self.l_max + 1)
+        curvature = (l * (l + 1) * (2 * l + 1)).sum() / (8 * math.pi)  # of the F of one place, at its peak
+        pixel = math.sqrt(math.pi / 3) / ZOOM_NSIDE
+        self.longest = (self.l_max + 1) / math.sqrt(4 * math.pi) / max(curvature * (NARROWEST * pixel) ** 2, 1e-9)
         self.register_buffer("cells", torch.zeros(cells, dtype=torch.long))
         self.first, self.second, self.head = nn.Linear(d_image, width), nn.Linear(width, width), nn.Linear(width, d)
         base = healpy.ring2nest(CELL_NSIDE, range(12 * CELL_NSIDE**2)) // CELL_NSIDE**2
@@ -78,7 +88,8 @@ class ZoomLevel(nn.Module):
         looks = self.looks(seen).unflatten(-1, (12, -1))
         own = looks[torch.arange(len(rows)), self.base[self.cells[rows]]]
         own = torch.bmm(own[:, None], self.own_out[rows])
-        return self.head(seen) + own[:, 0]
+        output = self.head(seen) + own[:, 0]
+        return output * (self.longest / output.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
 
     def rows_of(self, cells):
         """The rows of the table that these cells have, -1 for cells that no training place belongs to."""
@@ -92,7 +103,10 @@ class ZoomLevel(nn.Module):
     def loss(self, image, lat_lon, uniform):
         """-log density, in zoomed coordinates, of places (n, 2) about cells that the `uniform` (n,) draw: (n,)."""
         cells = draw_cells(lat_lon, uniform)
-        output = self(image, self.rows_of(cells))
+        rows = self.rows_of(cells)
+        if (rows < 0).any():
+            raise ValueError(f"no training place belongs to the cells {cells[rows.cpu() < 0].tolist()}")
+        output = self(image, rows)
         zoomed = zoom.zoom_in(lat_lon.double().cpu(), decoder.healpix_anchors(CELL_NSIDE)[cells], self.s)
         coeffs = shdd.encode(zoomed, self.l_max).to(output)
         return self.grid.log_partition(output) - (output * coeffs).sum(dim=-1)
@@ -173,30 +187,51 @@ class ZoomedAnswer(Answer):
         level, lat_lon = self.model.zoomed, lat_lon.double()[:, None]
         centers = level.centers(self.rows)
         coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
-        log_z = torch.logsumexp(_synthesis_of(level, self.natural), dim=-1).double()
-        log_q = (self.natural.double() * coeffs).sum(dim=-1) - log_z - math.log(4 * math.pi / (12 * ZOOM_NSIDE**2))
+        fine = decoder.healpix_transform(level.l_max, 2 * ZOOM_NSIDE, device=level.cells.device)
+        parts = [fine.moments(e.to(level.cells.device))[0].cpu() for e in self.natural.flatten(0, 1).split(CHUNK)]
+        log_z = torch.cat(parts or [torch.empty(0)]).view(self.rows.shape).double()
+        log_q = (self.natural.double() * coeffs).sum(dim=-1) - log_z
         return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
 
     def modes(self, k=1):
-        """As of an Answer. The top of a hill is the densest point, of any cell, within two pixels of the hill's."""
+        """As of an Answer. The top of a hill is the densest point on it, of any cell or of what remains of p_0."""
         model, level, local = self.model, self.model.zoomed, _zoomed_pixels()
-        pixel, probability = model.hills(self.shares, k)
+        basin = density.basins(self.shares)
+        pixel, probability = model.hills(self.shares, k, basin)
         tops = model.anchors[pixel]
-        near = 2 * math.sqrt(math.pi / 3) / model.config.decoder_nside
         centers, row = level.centers(self.rows), torch.arange(len(tops))
         log_density = self.weight.log()[..., None] + self.log_share
         log_density = log_density.sub_(_log_area(level.s)).flatten(1)  # (n, K M)
-        xyz = model.cells_of_pixels.xyz[self.rows].flatten(1, 2)
+        hill = basin.gather(1, model.cells_of_pixels.pixels_of_places[self.rows].flatten(1))  # of every point
+        remains = (self.coarse.gather(1, pixel) * (len(model.anchors) / (4 * math.pi))).log()
         for i in range(tops.shape[1]):
-            far = (xyz @ to_unit_vector(tops[:, i]).float()[:, :, None])[..., 0] < 1 - near**2 / 2
-            value, best = log_density.masked_fill(far, -torch.inf).max(dim=-1)
+            value, best = log_density.masked_fill(hill != pixel[:, i : i + 1], -torch.inf).max(dim=-1)
             which, start = best // len(local), local[best % len(local)]
             top, _ = decoder.climb(self.natural[row, which], start[:, None], ZOOM_NSIDE)
             found = zoom.zoom_out(top[:, 0], centers[row, which], level.s)
-            none = ~value.isfinite()
-            found[none] = model.climb(self.coeffs[none], tops[none, i : i + 1])[:, 0]
+            first = ~(value > remains[:, i])
+            found[first] = model.climb(self.coeffs[first], tops[first, i : i + 1])[:, 0]
             tops[:, i] = found
         return tops, probability
+
+    def refine(self, places, uniform):
+        """Places drawn from p_0, (n, S, 2), made places drawn from the mixture.
+
+        Each draws one of its cells and, if that is in S, a place from its q_c; otherwise it stays. `uniform` (n, S, 4)
+        are what they are drawn with: the cell, the pixel, and where in the pixel.
+        """
+        level, local, refined = self.model.zoomed, _zoomed_pixels(), places.double().clone()
+        cells = draw_cells(places.flatten(0, 1), uniform[..., 0].flatten()).view(places.shape[:2])
+        chosen = level.rows_of(cells).cpu()[..., None] == self.rows[:, None]  # (n, S, K)
+        for part in chosen.nonzero().split(CHUNK):
+            (picture, sample, k), u = part.T, uniform[part[:, 0], part[:, 1]]
+            share = self.log_share[picture, k].exp().cumsum(dim=-1)
+            pixel = torch.searchsorted(share, u[:, 1:2].contiguous())[:, 0].clamp(max=len(local) - 1)
+            radius, angle = 2 / math.sqrt(12) / ZOOM_NSIDE * u[:, 2].double().sqrt(), 2 * math.pi * u[:, 3].double()
+            lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, taken to the pixel
+            around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local[pixel], 1.0)
+            refined[picture, sample] = zoom.zoom_out(around, level.centers(self.rows[picture, k]), level.s)
+        return refined.to(places)
 
     def log_density(self, lat_lon):
         """As of an Answer; within NEAR of a cell's centre interpolated between the pixels of its zoomed coordinates."""
@@ -210,7 +245,7 @@ class ZoomedAnswer(Answer):
             lat, lon = zoomed.T.numpy()
             pixel, part = healpy.get_interp_weights(ZOOM_NSIDE, lon, lat, lonlat=True)
             per_area = zoom.zoom_area_factor(lat_lon[near].double(), center, level.s) * 3 * ZOOM_NSIDE**2 / math.pi
-            share = self.log_share[picture, k].exp() * self.weight[picture, k].float()[:, None]
+            share = self.masses.unflatten(1, (self.rows.shape[1], -1))[picture, k]
             between = sum(share[:, p] * torch.from_numpy(w).float() for p, w in zip(pixel, part, strict=True))
             out[picture[:, None], near] += between * per_area.float()
         return out.log()
@@ -220,7 +255,13 @@ class ZoomedAnswer(Answer):
             metrics.mass_within(mass[None], points.double(), place[None])
             for mass, points, place in zip(self.masses, self.points, lat_lon, strict=True)
         ] or [torch.empty(0, len(metrics.THRESHOLDS_KM))])  # fmt: skip
-        return metrics.mass_within(self.coarse, self.model.anchors, lat_lon) + zoomed
+        mass = metrics.mass_within(self.coarse, self.model.anchors, lat_lon) + zoomed
+        density = self.log_likelihood(lat_lon).exp()
+        for i, k in reversed(list(enumerate(metrics.THRESHOLDS_KM))):  # too few points lie in a small cap
+            cap = 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
+            if k < math.sqrt(math.pi / 3) / ZOOM_NSIDE / self.model.zoomed.s * EARTH_RADIUS_KM / 2:
+                mass[:, i] = (density * cap).clamp(max=mass[:, i + 1])
+        return mass
 
     def radius_holding(self, share, lat_lon):
         radii = []
@@ -242,27 +283,6 @@ class ZoomedAnswer(Answer):
 
 
 NEAR = math.radians(20)  # of a centre, beyond which a place of a gallery has p_0 alone
-
-
-def refine(model, embeddings, places, uniform):
-    """Places of level 0 (n, S, 2) taken through the second level: each draws one of its cells, then a place from q_c.
-
-    `uniform` (n, S, 4) are what they are drawn with: the cell, the pixel, and where in the pixel. Where no training
-    place belongs to the cell, the place stays.
-    """
-    level, flat, u = model.zoomed, places.flatten(0, 1), uniform.flatten(0, 1).cpu()
-    rows = level.rows_of(draw_cells(flat, u[:, 0])).cpu()
-    known, local = (rows >= 0).nonzero()[:, 0], _zoomed_pixels()
-    picture, refined = known // places.shape[1], flat.double().clone()
-    for chunk, own in zip(known.split(CHUNK), picture.split(CHUNK), strict=True):
-        natural = model.zoom_into(embeddings[own], rows[chunk][:, None])
-        share = _synthesis_of(level, natural)[:, 0].softmax(dim=-1)
-        pixel = torch.searchsorted(share.cumsum(dim=-1), u[chunk, 1:2].contiguous())[:, 0].clamp(max=len(local) - 1)
-        radius, angle = 2 / math.sqrt(12) / ZOOM_NSIDE * u[chunk, 2].double().sqrt(), 2 * math.pi * u[chunk, 3].double()
-        lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, taken to the pixel
-        around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local[pixel], 1.0)
-        refined[chunk] = zoom.zoom_out(around, level.centers(rows[chunk]), level.s)
-    return refined.view_as(places).to(places)
 
 
 def _synthesis_of(level, natural):
@@ -295,7 +315,6 @@ class CellsOfPixels:
         self.nside = healpy.npix2nside(len(anchors))
         self.known = torch.zeros(count, dtype=torch.bool)
         self.places = torch.zeros(count, 12 * ZOOM_NSIDE**2, 2)
-        self.xyz = torch.zeros(count, 12 * ZOOM_NSIDE**2, 3)
         self.pixels_of_places = torch.zeros(self.places.shape[:2], dtype=torch.long)
 
     def weigh(self, shares):
@@ -311,11 +330,11 @@ class CellsOfPixels:
         return shares
 
     def know(self, level, rows):
-        """Fill in, for the cells in `rows`, where their pixels in zoomed coordinates lie: `places` (C, M, 2), `xyz`
-        (C, M, 3), and in which of the N pixels, `pixels_of_places` (C, M)."""
+        """Fill in, for the cells in `rows`, where their pixels in zoomed coordinates lie: `places` (C, M, 2), and in
+        which of the N pixels, `pixels_of_places` (C, M)."""
         for row in rows[~self.known[rows]].unique():
             places = zoom.zoom_out(_zoomed_pixels(), level.centers(row), level.s)
-            self.places[row], self.xyz[row] = places.float(), to_unit_vector(places).float()
+            self.places[row] = places.float()
             pixel = healpy.ang2pix(self.nside, *places.flip(-1).T.numpy(), lonlat=True)
             self.pixels_of_places[row] = torch.from_numpy(pixel)
             self.known[row] = True

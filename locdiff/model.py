@@ -49,7 +49,7 @@ class ModelConfig:
     levels: int = option(100, "noise levels T of the schedule")
     snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
     snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
-    pure_noise: float = option(0.5, "share of a batch that is trained at pure noise, where one pass is made")
+    pure_noise: float = option(0.8, "share of a batch that is trained at pure noise, where one pass is made")
     shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
     quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the levels demand")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
@@ -300,17 +300,25 @@ class LocDiffusion(nn.Module):
 
     def sample_places(self, embeddings, samples=16, seed=0, first=0):
         """Random places a picture, through all levels: (n, embed_dim) -> (n, samples, 2) degrees; see `sample`."""
-        places = self.decode(self.sample(embeddings, samples, seed=seed, first=first))
-        return self.refine(embeddings, places, seed, first)
+        parts = []
+        for start in range(0, len(embeddings), self.answers):
+            part, own = embeddings[start : start + self.answers], first + start
+            places = self.decode(self.sample(part, samples, seed=seed, first=own))
+            parts.append(self.refine(self.answer(part), places, seed, own) if self.zoomed else places)
+        return torch.cat(parts) if parts else torch.empty(0, samples, 2, dtype=torch.float64)
+
+    @property
+    def answers(self):
+        """How many pictures' answers are made at a time: with two levels they hold a dozen times as many numbers."""
+        return max(1, self.chunk // 12) if self.zoomed else self.chunk
 
     @torch.no_grad()
-    def refine(self, embeddings, places, seed=0, first=0):
-        """Samples of level 0 (n, S, 2) taken through the second level, if there is one; see `hierarchy.refine`."""
+    def refine(self, answer, places, seed=0, first=0):
+        """Samples of level 0 (n, S, 2) taken through the second level, if there is one; see `ZoomedAnswer.refine`."""
         if not self.zoomed or not len(places):
             return places
         generators = [torch.Generator().manual_seed(derive_seed(seed, first + i, 1)) for i in range(len(places))]
-        uniform = torch.stack([torch.rand(places.shape[1], 4, generator=g) for g in generators])
-        return hierarchy.refine(self, embeddings, places, uniform)
+        return answer.refine(places, torch.stack([torch.rand(places.shape[1], 4, generator=g) for g in generators]))
 
     def to_density(self, coeffs):
         """The density (n, N) that the result of `one_pass` (n, D) stands for; see `density.from_linear`."""
@@ -336,9 +344,9 @@ class LocDiffusion(nn.Module):
         pixel, probability = self.hills(shares, k)
         return self.climb(coeffs, self.anchors[pixel]), probability
 
-    def hills(self, shares, k):
+    def hills(self, shares, k, top=None):
         """Pixels of the tops of the k most probable hills, (n, k), and their probabilities; as in `modes`."""
-        pixel, probability = density.modes(shares, k)
+        pixel, probability = density.modes(shares, k, top)
         found = max(1, int((probability > 0).sum(dim=-1).max())) if len(shares) else k
         return pixel[:, :found], probability[:, :found]
 
@@ -387,7 +395,8 @@ class LocDiffusion(nn.Module):
             answer = self.answer(chunk)
             drawn = torch.empty(len(chunk), 0, 2)
             if samples:
-                drawn = self.sample_places(chunk, samples, seed, first + len(predictions))
+                own = first + len(predictions)
+                drawn = self.refine(answer, self.decode(self.sample(chunk, samples, seed=seed, first=own)), seed, own)
             centers = geographic_center(drawn)
             places, probability = answer.modes(top_k)
             within = answer.best_within(places[:, 0])

@@ -28,15 +28,15 @@ def world():
 
 @contextlib.contextmanager
 def joined(name=None, backend=None):
-    """Join the processes that torchrun started, if it did; yields this process's device (see `pick_device`).
+    """Join the processes that torchrun, or what sets its variables, started, if any; yields this one's `pick_device`.
 
     Nothing may hold the process group afterwards: its threads would outlive it, and abort the process as it ends.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield pick_device(name)
         return
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" else name)
+    device = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     from torch.distributed.nn import functional  # noqa: F401  before there is a group, which it would keep for ever

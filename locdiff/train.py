@@ -453,13 +453,13 @@ def main(argv=None):
         train, test = load_data(settings, progress=first)
         settings = fitted(settings, train)
         trainer = Trainer(settings, train, device)
-        run = resume or (start(settings, out or Path("runs") / preset) if first else None)
-        if resume:
-            trainer.restore(run)
-        if first:
-            shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
-            print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {device}{shared}", file=sys.stderr)
         try:
+            run = resume or (start(settings, out or Path("runs") / preset) if first else None)
+            if resume:
+                trainer.restore(run)
+            if first:
+                shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
+                print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {device}{shared}", file=sys.stderr)
             fit(trainer, run)
         finally:
             trainer.leave()

@@ -47,7 +47,7 @@ SCALES = {
         train.PRESETS["smoke"] | {"zoom_l_max": 4, "zoom_width": 32, "zoom_rank": 4}, (10, 20), (5, 7), 36, 40,
         (400, 40), simulation.Simulation(train_places=400, test_places=40, draws=1), 2_000,
     ),
-    "cpu": Scale({}, (250, 1000), (15, 23, 31, 47), 1024, 1000, (200_000, 1000), simulation.Simulation()),
+    "cpu": Scale({}, (150, 600), (15, 23, 31), 576, 1000, (200_000, 1000), simulation.Simulation()),
     "paper": Scale(
         {"batch": 512}, (20_000, 200_000), (15, 23, 31, 47, 63), 2025, 10**9, (1_000_000, 5_000),
         simulation.Simulation(draws=50),
@@ -110,8 +110,9 @@ def compute(context):
             for steps in scale.steps:
                 settings = settings | {"steps": steps}
                 last = name == ZOOM and steps == scale.steps[-1]
-                key = [data.key, name, steps]
-                pieces.append(context.piece("zoom", key, lambda a=(data, scale, make, settings, last): _train(*a)))
+                resolved = train.fitted(train.resolve("quickstart", **scale.training | settings), data.train)
+                key = [data.key, name, last, dataclasses.asdict(resolved.model), dataclasses.asdict(resolved.training)]
+                pieces.append(context.piece("zoom", key, lambda a=(data, make, resolved, last): _train(*a)))
             hits.append([piece["hits"] for piece in pieces])
             seconds.append([piece["seconds"] for piece in pieces])
         others = [name for name in pieces[-1] if name.startswith(("LocDiffusion", RETRIEVAL))]
@@ -125,8 +126,7 @@ def compute(context):
     return {name: np.array(value) for name, value in result.items()}
 
 
-def _train(data, scale, make, settings, last):
-    settings = train.fitted(train.resolve("quickstart", **scale.training | settings), data.train)
+def _train(data, make, settings, last):
     model, cost = timed_training(make, data.train, settings)
     tops = [model.answer(chunk).modes()[0][:, 0] for chunk in data.embeddings.split(100)]
     places = {"hits": torch.cat(tops)}

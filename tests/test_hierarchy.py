@@ -154,7 +154,7 @@ def test_samples_are_drawn_from_the_mixture_over_all_cells():
     answer = model.answer(embedding)
     first = model.to_density(model.one_pass(embedding))[0]
     start = model.anchors[torch.multinomial(first, n, replacement=True)]
-    places = hierarchy.refine(model, embedding, start[None], torch.rand(1, n, 4))[0]
+    places = answer.refine(start[None], torch.rand(1, n, 4))[0]
     lat, lon = places.T.numpy()
     found = np.bincount(healpy.ang2pix(4, lon, lat, lonlat=True), minlength=192) / n
     coarse = healpy.ang2pix(4, *model.anchors.flip(-1).T.numpy(), lonlat=True)
@@ -166,7 +166,7 @@ def test_samples_are_drawn_from_the_mixture_over_all_cells():
 def test_samples_repeat_and_stay_where_no_cell_is_known():
     model, embeddings = zoomed([0, 1]), torch.randn(3, 5)
     at = torch.tensor([[[-40.0, 30.0], [-41.0, 31.0]]], dtype=torch.float64).expand(3, 2, 2)
-    assert torch.equal(model.refine(embeddings, at), at)
+    assert torch.equal(model.refine(model.answer(embeddings), at), at)
     model = zoomed(noise=0.5)
     whole, part = model.sample_places(embeddings, 4, seed=3), model.sample_places(embeddings[1:], 4, seed=3, first=1)
     assert torch.equal(whole[1:], part) and not torch.equal(whole, model.sample_places(embeddings, 4, seed=4))

@@ -68,7 +68,7 @@ VARIANTS = {  # settings of the run, and what makes the Variant
     "x_t unseen": ({}, {"readable": math.inf}),
     "x_t seen throughout": ({}, {"readable": 1e-6}),
     "no pure noise": ({"pure_noise": 0.0}, {}),
-    "pure-0.8": ({"pure_noise": 0.8}, {}),
+    "half at pure noise": ({"pure_noise": 0.5}, {}),
     "whiten-0": ({"whiten": 0.0}, {}),
     "whiten-0.03": ({"whiten": 0.03}, {}),
     "whiten-3": ({"whiten": 3.0}, {}),

@@ -14,11 +14,12 @@ from test_model import tiny
 
 from locdiff import hierarchy, maps, metrics, shdd, train, zoom
 from locdiff.cli import InputError
-from locdiff.coordinates import great_circle_km
+from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
 from locdiff.datasets import Embeddings
 from locdiff.decoder import healpix_anchors
 from locdiff.density import log_density_at
 from locdiff.model import LocDiffusion
+from locdiff.spherical_harmonics import HealpixTransform
 
 CENTERS = healpix_anchors(hierarchy.CELL_NSIDE)
 EDGES = torch.tensor(EDGE_PLACES, dtype=torch.float64)
@@ -143,13 +144,16 @@ def test_masses_and_radii_are_those_of_the_points():
     distance = great_circle_km(tops, torch.cat([model.anchors, answer.points[0].double()]))
     mass = torch.cat([answer.coarse[0], answer.masses[0]])
     wanted = [mass[distance <= k].sum().item() for k in metrics.THRESHOLDS_KM]
+    cap = 2 * math.pi * (1 - math.cos(1 / EARTH_RADIUS_KM))  # of 1 km: no point of the grid need lie in it
+    wanted[0] = answer.log_likelihood(tops).exp().item() * cap
     assert answer.mass_within(tops)[0].tolist() == pytest.approx(wanted, abs=1e-5)
     radius = answer.radius_holding(0.5, tops).item()
     assert mass[distance <= radius].sum() >= 0.5 - 1e-5 and mass[distance < radius].sum() < 0.5 + 1e-5
 
 
-def test_samples_are_drawn_from_the_mixture_over_all_cells():
-    model, n = zoomed(noise=0.5, zoom_into=EVERY), 40_000
+@pytest.mark.parametrize("into", [EVERY, 3])
+def test_samples_are_drawn_from_the_mixture(into):
+    model, n = zoomed(noise=0.5, zoom_into=into), 40_000
     embedding = torch.randn(1, 5)
     answer = model.answer(embedding)
     first = model.to_density(model.one_pass(embedding))[0]
@@ -161,6 +165,43 @@ def test_samples_are_drawn_from_the_mixture_over_all_cells():
     points = healpy.ang2pix(4, *answer.points[0].double().flip(-1).T.numpy(), lonlat=True)
     wanted = np.bincount(coarse, answer.coarse[0].numpy(), 192) + np.bincount(points, answer.masses[0].numpy(), 192)
     assert np.abs(found - wanted).max() < 5 * math.sqrt(wanted.max() / n) + 2e-3
+
+
+@pytest.mark.parametrize("l_max", [0, 4, 15, 31])
+@pytest.mark.parametrize(("place", "nats"), [((88.7, 20.0), 0.3), ((3.1, -100.0), 0.3), ((-90.0, 0.0), 1.1)])
+def test_no_peak_hides_between_the_pixels(l_max, place, nats):
+    """However sure the heads are, the integral over the pixels that training sees is about that over many more; worst
+    at the poles of the zoomed coordinates, where four pixels meet."""
+    model = zoomed(zoom_l_max=l_max)
+    with torch.no_grad():
+        model.zoomed.head.bias.copy_(1000 * shdd.encode(torch.tensor(place, dtype=torch.float64), l_max))
+        natural = model.zoomed(torch.zeros(1, 5), torch.zeros(1, dtype=torch.long))
+    fine = HealpixTransform(l_max, 256).log_partition(natural)
+    assert torch.allclose(model.zoomed.grid.log_partition(natural), fine, atol=nats)
+
+
+def test_a_hill_that_no_cell_refines_keeps_the_top_of_the_first_level():
+    model = peaked_at(torch.tensor([85.0, 40.0], dtype=torch.float64), zoom_into=1)
+    torch.nn.init.zeros_(model.network.head.weight)
+    hills = torch.stack([CENTERS[300], torch.tensor([20.0, 100.0], dtype=torch.float64)])
+    natural = (shdd.encode(hills, model.config.l_max) * torch.tensor([[12.0], [11.9]])).sum(dim=0)
+    model.network.head.bias.data = natural.float()
+    answer = model.answer(torch.zeros(2, 5))
+    tops, probability = answer.modes(2)
+    first, _ = model.modes(answer.coeffs, model.to_density(answer.coeffs), 2)
+    assert probability.min() > 0.1
+    other = great_circle_km(first, hills[1]).argmin(dim=-1)
+    wanted = first[torch.arange(2), other]
+    assert (great_circle_km(tops, wanted[:, None]).amin(dim=-1) < 0.01).all()
+    assert (great_circle_km(tops, hills[0]).amin(dim=-1) < 500).all()
+
+
+def test_places_of_other_cells_cannot_be_trained_on():
+    model = zoomed([0, 1])
+    with pytest.raises(ValueError, match="no training place belongs to the cells"):
+        model.zoomed.loss(torch.zeros(1, 5), torch.tensor([[-40.0, 30.0]]), torch.zeros(1))
+    with pytest.raises(InputError, match="zoom_cells"):
+        zoomed([])
 
 
 def test_samples_repeat_and_stay_where_no_cell_is_known():

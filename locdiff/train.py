@@ -104,7 +104,7 @@ class Settings:
 
 PRESETS = {
     "quickstart": {},
-    "zoom": {"dilation": 8.0},
+    "zoom": {"dilation": 8.0, "steps": 7000},
     "paper": {  # Table 3; where the paper is silent: its reference implementation's EMA and schedule, w of Table 9
         "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048, "whiten": 0.0,
         "pure_noise": 0.0,

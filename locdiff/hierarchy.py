@@ -182,15 +182,20 @@ class ZoomedAnswer(Answer):
         parts = [first.double() + remains.log(), *self._log_components(lat_lon).unbind(-1)]
         return torch.logsumexp(torch.stack(parts), dim=0).to(first)
 
+    @cached_property
+    def _log_z(self):
+        """log Z of every q_c in zoomed coordinates, by finer pixels than those of `log_share`: (n, K)."""
+        level = self.model.zoomed
+        fine = decoder.healpix_transform(level.l_max, 2 * ZOOM_NSIDE, device=level.cells.device)
+        parts = [fine.moments(e.to(level.cells.device))[0].cpu() for e in self.natural.flatten(0, 1).split(CHUNK)]
+        return torch.cat(parts or [torch.empty(0)]).view(self.rows.shape).double()
+
     def _log_components(self, lat_lon):
         """log w_c q_c, (n, K), at one place a picture (n, 2)."""
         level, lat_lon = self.model.zoomed, lat_lon.double()[:, None]
         centers = level.centers(self.rows)
         coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
-        fine = decoder.healpix_transform(level.l_max, 2 * ZOOM_NSIDE, device=level.cells.device)
-        parts = [fine.moments(e.to(level.cells.device))[0].cpu() for e in self.natural.flatten(0, 1).split(CHUNK)]
-        log_z = torch.cat(parts or [torch.empty(0)]).view(self.rows.shape).double()
-        log_q = (self.natural.double() * coeffs).sum(dim=-1) - log_z
+        log_q = (self.natural.double() * coeffs).sum(dim=-1) - self._log_z
         return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
 
     def modes(self, k=1):
@@ -256,11 +261,11 @@ class ZoomedAnswer(Answer):
             for mass, points, place in zip(self.masses, self.points, lat_lon, strict=True)
         ] or [torch.empty(0, len(metrics.THRESHOLDS_KM))])  # fmt: skip
         mass = metrics.mass_within(self.coarse, self.model.anchors, lat_lon) + zoomed
-        density = self.log_likelihood(lat_lon).exp()
+        per_area = self.log_likelihood(lat_lon).exp()
         for i, k in reversed(list(enumerate(metrics.THRESHOLDS_KM))):  # too few points lie in a small cap
             cap = 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
             if k < math.sqrt(math.pi / 3) / ZOOM_NSIDE / self.model.zoomed.s * EARTH_RADIUS_KM / 2:
-                mass[:, i] = (density * cap).clamp(max=mass[:, i + 1])
+                mass[:, i] = (per_area * cap).clamp(max=mass[:, i + 1])
         return mass
 
     def radius_holding(self, share, lat_lon):

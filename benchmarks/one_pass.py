@@ -26,7 +26,7 @@ def main():
     for l_max in (23, 47):
         model = LocDiffusion(ModelConfig(l_max=l_max, decoder_nside=64)).to(arguments.device).eval()
         noise = torch.randn(model.config.dimensions, device=arguments.device)
-        t = torch.tensor(model.config.levels, device=arguments.device)
+        t = torch.tensor(model.config.noise_levels, device=arguments.device)
 
         @torch.no_grad()
         def one_pass(e, model=model, noise=noise, t=t):

@@ -29,7 +29,7 @@ def accuracy(model, embeddings, truth, samples):
     rows, base = [], None
     for steps in STEPS:
         for name, (solver, eta) in SOLVERS.items():
-            if (steps == 1 and name != "DDIM, eta = 1") or steps > model.config.levels:
+            if (steps == 1 and name != "DDIM, eta = 1") or steps > model.config.noise_levels:
                 continue  # one step is the same for all
             coeffs = model.sample(embeddings, samples, steps, eta, solver=solver)
             places = model.decode(coeffs)
@@ -89,7 +89,7 @@ def times(model, embeddings, device):
         "one-pass density, its densest pixel": lambda e: model.density(e).argmax(dim=-1),
         f"one sample, {default} step (the default)": lambda e: model.sample(e, 1),
         "one sample, 10 steps": lambda e: model.sample(e, 1, 10),
-        f"one sample, DDPM of {model.config.levels} steps": lambda e: model.sample(e, 1, model.config.levels),
+        f"one sample, DDPM of {model.config.noise_levels} steps": lambda e: model.sample(e, 1, model.config.noise_levels),
         "one sample by PLONK, 250 steps": plonk(device),
     }
     rows = []

@@ -225,7 +225,7 @@ class EncodingDiffusion(Baseline):
         self.encode = encode or (lambda lat_lon: math.sqrt(3) * to_unit_vector(lat_lon))
         self.decode, self.dimensions = decode, dimensions
         self.network = trunk(config, dimensions, extra=dimensions + config.time_dim)
-        self.register_buffer("alpha_bar", diffusion.cosine_schedule(config.levels), persistent=False)
+        self.register_buffer("alpha_bar", diffusion.cosine_schedule(config.noise_levels), persistent=False)
 
     def forward(self, x_t, t, embeddings):
         """The prediction of x_0: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D)."""
@@ -236,7 +236,7 @@ class EncodingDiffusion(Baseline):
     def loss(self, embeddings, lat_lon):
         """Mean squared error of x_0 of each picture at a random noise level, (n,)."""
         x_0 = self.encode(lat_lon).to(embeddings)
-        t = torch.randint(1, self.config.levels + 1, (len(x_0),), device=x_0.device)
+        t = torch.randint(1, self.config.noise_levels + 1, (len(x_0),), device=x_0.device)
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), torch.randn_like(x_0))
         return (self(x_t, t, embeddings) - x_0).square().mean(dim=-1)
 
@@ -323,4 +323,4 @@ def train_baseline(make, train, settings, device, progress=True):
         loss, _ = trainer.advance()
     if not loss.isfinite():
         raise InputError(f"the loss is {loss.item()} after {trainer.steps} steps: lower lr")
-    return trainer.averaged_model()
+    return trainer.finished_model(progress=False)

@@ -40,7 +40,7 @@ class BlueMarble:
     train_views: int = option(200_000, "Blue Marble: pictures to train on")
     test_views: int = option(1_000, "Blue Marble: held-out pictures")
     rotation: float = option(15.0, "Blue Marble: random heading, up to this many degrees either way; strong: 45")
-    zoom: float = option(1.1, "Blue Marble: random zoom, up to this factor either way; strong: 1.33")
+    scale: float = option(1.1, "Blue Marble: random scale, up to this factor either way; strong: 1.33")
     colour: float = option(0.1, "Blue Marble: random brightness and contrast, up to this fraction; strong: 0.2")
     data_seed: int = option(0, "Blue Marble: seed of the places and views")
 
@@ -231,7 +231,7 @@ def jittered_embeddings(image, lat_lon, settings, generator):
     def uniform():
         return 2 * torch.rand(len(lat_lon), generator=generator) - 1
 
-    pictures = thumbnails(image, lat_lon, settings.rotation * uniform(), settings.zoom ** uniform())
+    pictures = thumbnails(image, lat_lon, settings.rotation * uniform(), settings.scale ** uniform())
     brightness, contrast = (1 + settings.colour * uniform())[:, None, None, None], (1 + settings.colour * uniform())
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
     pictures = (mean + contrast[:, None, None, None] * (pictures - mean)) * brightness
@@ -310,8 +310,8 @@ def check_blue_marble(settings):
     """Raise InputError for settings that make no pictures."""
     if settings.train_views < 1 or settings.test_views < 1:
         raise InputError("train_views and test_views must be at least 1")
-    if not (0 <= settings.rotation <= 180 and 1 <= settings.zoom <= 4 and 0 <= settings.colour < 1):
-        raise InputError("need 0 <= rotation <= 180, 1 <= zoom <= 4 and 0 <= colour < 1")
+    if not (0 <= settings.rotation <= 180 and 1 <= settings.scale <= 4 and 0 <= settings.colour < 1):
+        raise InputError("need 0 <= rotation <= 180, 1 <= scale <= 4 and 0 <= colour < 1")
 
 
 def plain_views(lat_lon, progress=True):

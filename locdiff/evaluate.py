@@ -84,8 +84,8 @@ def score_model(model, found, truth):
     """Scores of the model's summaries, {row name: score dict}, from what `predict_all` found for the places (n, 2)."""
     places, steps = found["samples"], model.config.sample_steps
     samples, mass = places.shape[1], found["mass"]
-    mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.zoomed)
-    sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.levels else "DDPM"
+    mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.deeper)
+    sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.noise_levels else "DDPM"
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
@@ -237,7 +237,7 @@ def report(run, model, train, test, settings, source=None, hybrid=False, gallery
     pictures = datasets.thumbnail_pictures(embeddings[:SHOWN]) if test.encoder == datasets.THUMBNAIL_ENCODER else None
     places, samples, density = found["mode"][:SHOWN], found["samples"][:SHOWN], found["density"]
     maps.draw_predictions(outputs[2], model.anchors, places, density, samples, truth[:SHOWN], pictures)
-    if model.zoomed:
+    if model.deeper:
         outputs.append(run / f"zooms{suffix}.png")
         shown = [p[:ZOOMED] for p in (found["mode"], truth)]
         maps.draw_zooms(outputs[-1], model.answer(embeddings[:ZOOMED]), *shown, pictures)

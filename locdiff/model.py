@@ -15,13 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from locdiff import decoder, density, diffusion, hierarchy, shdd
+from locdiff import decoder, density, diffusion, shdd
+from locdiff.answer import Answer, Atlas
 from locdiff.cli import InputError, option
 from locdiff.coordinates import geographic_center
 from locdiff.cs_unet import CSUNet
+from locdiff.hierarchy import HeadLevel
+from locdiff.readouts import ReadoutLevel
 from locdiff.spherical_harmonics import HealpixTransform
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHUNK = 2048  # vectors that are evaluated on the whole Earth at a time, of 192 kB each at nside 64
 CHUNK_HELP = "samples and densities at a time: less takes less memory"
 LOSSES = ("likelihood", "shdd_kl", "l2", "l1", "cosine")
@@ -46,39 +49,46 @@ class ModelConfig:
     anchors: int = option(2048, "random anchors a mini-batch in shdd_kl (paper Eq. 16)")
     exact_skip: bool = option(True, "add to the network's output what x_t says by Bayes' rule (likelihood only)")
     schedule: str = option("geometric", "noise schedule", ("geometric", "cosine"))
-    levels: int = option(100, "noise levels T of the schedule")
+    noise_levels: int = option(100, "noise levels T of the schedule")
     snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
     snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
     pure_noise: float = option(0.8, "share of a batch that is trained at pure noise, where one pass is made")
     shift: float = option(1.0, "divide the signal-to-noise ratio of all levels by this")
-    quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the levels demand")
+    quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the noise demands")
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(
-        0, "evaluations of the network a sample, DDIM if fewer than levels; 0: one by likelihood, ten for other losses"
+        0, "evaluations of the network a sample, DDIM if fewer than noise_levels; 0: one by likelihood, ten for other losses"
     )
-    dilation: float = option(0.0, "zoom s of a second level, which refines the place about a cell's centre; 0: none")
+    levels: int = option(1, "levels of the hierarchy: 1, or more that refine the place in coordinates zoomed in further")
+    zoom: float = option(8.0, "how far each level zooms in on the one above, about the centre of a cell")
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
     zoom_width: int = option(512, "width of the second level's network")
     zoom_rank: int = option(64, "rank of the part of it that each cell has for itself")
-    zoom_into: int = option(4, "cells that a picture's density is refined in")
-    zoom_cells: int = 0
+    zoom_into: int = option(4, "cells that a picture's density is refined in, at each level")
+    zoom_cells: tuple = ()  # how many cells each deeper level has that there is; the last ones are fitted at the end
     solver: str = option("ddim", "how samples are drawn: ddim, with noise, or DPM-Solver++(2M)", ("ddim", "dpm++"))
 
     def __post_init__(self):
+        object.__setattr__(self, "zoom_cells", tuple(self.zoom_cells))
         if self.sample_steps == 0:
-            object.__setattr__(self, "sample_steps", 1 if self.loss == "likelihood" else min(10, self.levels))
+            steps = 1 if self.loss == "likelihood" else min(10, self.noise_levels)
+            object.__setattr__(self, "sample_steps", steps)
         if self.exact_skip and self.loss != "likelihood":
             raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
-        if self.dilation and (self.loss != "likelihood" or not self.whiten):
-            raise InputError("a second level needs the likelihood loss and whitened embeddings: leave out --dilation")
-        if (self.dilation and self.dilation < 1) or min(self.zoom_l_max, self.zoom_cells) < 0:
-            raise InputError("need dilation >= 1, or 0 for no second level, and zoom_l_max >= 0")
-        if not 1 <= self.sample_steps <= self.levels:
-            raise InputError(f"sample_steps must lie in 1..levels = {self.levels}, got {self.sample_steps}")
+        if self.levels > 1 and (self.loss != "likelihood" or not self.whiten):
+            raise InputError("more levels than one need the likelihood loss and whitened embeddings: leave out --levels")
+        if not 1 <= self.levels <= 5:
+            raise InputError(f"levels must lie in 1..5, beyond which a cell is smaller than 200 m; got {self.levels}")
+        if not 1 <= self.zoom <= 4096 ** (1 / max(1, self.levels - 1)) or self.zoom_l_max < 0:
+            raise InputError("need zoom >= 1, zoom^(levels - 1) <= 4096, and zoom_l_max >= 0")
+        if len(self.zoom_cells) >= self.levels or min(self.zoom_cells, default=1) < 1:
+            raise InputError(f"zoom_cells {self.zoom_cells} are not the cells of levels 1 to {self.levels - 1}")
+        if not 1 <= self.sample_steps <= self.noise_levels:
+            raise InputError(f"sample_steps must lie in 1..noise_levels = {self.noise_levels}, got {self.sample_steps}")
         if self.depth < 2 or self.depth % 2:
             raise InputError(f"depth must be an even number of blocks, at least 2, got {self.depth}")
-        sizes = ("embed_dim", "width", "levels", "decoder_nside", "anchors", "sample_steps")
+        sizes = ("embed_dim", "width", "noise_levels", "decoder_nside", "anchors", "sample_steps")
         for name in (*sizes, "zoom_width", "zoom_rank", "zoom_into"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -120,16 +130,18 @@ class LocDiffusion(nn.Module):
         c = config
         self.network = CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout, c.whiten > 0)
         if c.schedule == "cosine":
-            alpha_bar = diffusion.cosine_schedule(c.levels)
+            alpha_bar = diffusion.cosine_schedule(c.noise_levels)
         else:
-            alpha_bar = diffusion.geometric_schedule(c.levels, c.snr_first / c.dimensions, c.snr_last / c.dimensions)
+            signal = c.snr_first / c.dimensions, c.snr_last / c.dimensions
+            alpha_bar = diffusion.geometric_schedule(c.noise_levels, *signal)
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, c.shift), persistent=False)
         self.readable = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
         self.bf16 = False  # whether the network runs in bfloat16
         self.chunk = CHUNK  # less takes less memory
         self.quadrature = HealpixTransform(c.l_max, c.integration_nside)
         self.grid = HealpixTransform(c.l_max, c.decoder_nside)
-        self.zoomed = hierarchy.ZoomLevel(c.embed_dim, c.zoom_cells, c) if c.dilation else None
+        kinds = [HeadLevel, *[ReadoutLevel] * c.levels]
+        self.deeper = nn.ModuleList(kinds[k](k + 1, cells, c) for k, cells in enumerate(c.zoom_cells))
 
     @cached_property
     def anchors(self):
@@ -137,9 +149,9 @@ class LocDiffusion(nn.Module):
         return decoder.healpix_anchors(self.config.decoder_nside)
 
     @cached_property
-    def cells_of_pixels(self):
-        """How the pixels of the decoder and the cells of the second level go together."""
-        return hierarchy.CellsOfPixels(self.zoomed, self.anchors)
+    def atlas(self):
+        """Where the points lie that the densities of all levels are made of."""
+        return Atlas(self)
 
     @cached_property
     def _neighbourhoods(self):
@@ -166,14 +178,14 @@ class LocDiffusion(nn.Module):
 
     def draw_levels(self, count):
         """The noise levels t that a batch of `count` pictures is trained at, (count,): random, or pure noise."""
-        t = torch.randint(1, self.config.levels + 1, (count,), device=self.alpha_bar.device)
+        t = torch.randint(1, self.config.noise_levels + 1, (count,), device=self.alpha_bar.device)
         if self.config.pure_noise:
-            t[torch.rand(count, device=t.device) < self.config.pure_noise] = self.config.levels
+            t[torch.rand(count, device=t.device) < self.config.pure_noise] = self.config.noise_levels
         return t
 
     def loss(self, embeddings, lat_lon, rank=0, processes=1):
-        """Loss of each of a batch at random noise levels, (n,); draws from the global random generator. With a second
-        level, the sum of both levels' losses.
+        """Loss of each of a batch at random noise levels, (n,); draws from the global random generator. With more
+        levels, the sum of the first two levels' losses; further ones are not trained but fitted.
 
         embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees: the share of process `rank` of a batch of
         processes x n, for all of which noise is drawn, so that sharing a batch does not change it. (Dropout's masks
@@ -187,13 +199,15 @@ class LocDiffusion(nn.Module):
         noise = torch.randn(processes * len(x_0), c.dimensions, dtype=x_0.dtype, device=device)[share]
         x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), noise)
         anchors = torch.randn(c.anchors, 3, dtype=torch.float64, device=device) if c.loss == "shdd_kl" else None
-        uniform = torch.rand(processes * len(x_0), device=device)[share] if self.zoomed else None
+        uniform = torch.rand(processes * len(x_0), device=device)[share] if self.deeper else None
         if rank:
             torch.manual_seed(derive_seed(torch.initial_seed(), rank))
         output = self(x_t, t, embeddings)
         if c.loss == "likelihood":
             loss = self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
-            return loss + self.zoomed.loss(self.network.see(embeddings), lat_lon, uniform) if self.zoomed else loss
+            if self.deeper:
+                loss = loss + self.deeper[0].loss(self.network.see(embeddings), lat_lon, uniform)
+            return loss
         if c.loss == "shdd_kl":
             x, y, z = anchors.T
             theta, phi = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
@@ -271,7 +285,7 @@ class LocDiffusion(nn.Module):
         """
         self.check(embeddings)
         noise = torch.randn(self.config.dimensions, generator=torch.Generator().manual_seed(0))
-        noise, t = noise.to(self.alpha_bar.device), torch.tensor(self.config.levels, device=self.alpha_bar.device)
+        noise, t = noise.to(self.alpha_bar.device), torch.tensor(self.config.noise_levels, device=self.alpha_bar.device)
         chunks = []
         for chunk in torch.as_tensor(embeddings).split(self.chunk):
             chunk = self._on_device(chunk)
@@ -283,20 +297,17 @@ class LocDiffusion(nn.Module):
 
     @torch.no_grad()
     def answer(self, embeddings):
-        """The density of each picture, from one evaluation of every level: a `hierarchy.Answer`."""
-        return (hierarchy.ZoomedAnswer if self.zoomed else hierarchy.Answer)(self, embeddings)
+        """The density of each picture, from one evaluation of every level."""
+        return Answer(self, embeddings)
 
     def density(self, embeddings):
         """Probability of each HEALPix pixel of `anchors`, from one network evaluation: (n, embed_dim) -> (n, N)."""
         return self.answer(embeddings).shares
 
     @torch.no_grad()
-    def zoom_into(self, embeddings, rows):
-        """What the second level gives for embeddings (n, embed_dim) and rows of cells (n, K): (n, K, D) on the CPU."""
-        image = self.network.see(self._on_device(embeddings)).repeat_interleave(rows.shape[1], dim=0)
-        chunks = zip(image.split(hierarchy.CHUNK), rows.flatten().to(image.device).split(hierarchy.CHUNK), strict=True)
-        parts, d = [self.zoomed(*chunk).cpu() for chunk in chunks], self.zoomed.own_out.shape[2]
-        return torch.cat(parts or [torch.empty(0, d)]).view(*rows.shape, d)
+    def see(self, embeddings):
+        """What the deeper levels see in embeddings (n, embed_dim), on the model's device; None without such levels."""
+        return self.deeper[0].see(self.network.see(self._on_device(embeddings))) if self.deeper else None
 
     def sample_places(self, embeddings, samples=16, seed=0, first=0):
         """Random places a picture, through all levels: (n, embed_dim) -> (n, samples, 2) degrees; see `sample`."""
@@ -304,21 +315,18 @@ class LocDiffusion(nn.Module):
         for start in range(0, len(embeddings), self.answers):
             part, own = embeddings[start : start + self.answers], first + start
             places = self.decode(self.sample(part, samples, seed=seed, first=own))
-            parts.append(self.refine(self.answer(part), places, seed, own) if self.zoomed else places)
+            parts.append(self.refine(self.answer(part), places, seed, own) if self.deeper else places)
         return torch.cat(parts) if parts else torch.empty(0, samples, 2, dtype=torch.float64)
 
     @property
     def answers(self):
-        """How many pictures' answers are made at a time: with two levels they hold a dozen times as many numbers."""
-        return max(1, self.chunk // 12) if self.zoomed else self.chunk
+        """How many pictures' answers are made at a time: a deeper level has a dozen times as many numbers."""
+        return max(1, self.chunk // 12 // max(1, len(self.deeper))) if self.deeper else self.chunk
 
     @torch.no_grad()
     def refine(self, answer, places, seed=0, first=0):
-        """Samples of level 0 (n, S, 2) taken through the second level, if there is one; see `ZoomedAnswer.refine`."""
-        if not self.zoomed or not len(places):
-            return places
-        generators = [torch.Generator().manual_seed(derive_seed(seed, first + i, 1)) for i in range(len(places))]
-        return answer.refine(places, torch.stack([torch.rand(places.shape[1], 4, generator=g) for g in generators]))
+        """Samples of level 0 (n, S, 2) taken through the deeper levels, if there are any; see `Answer.refine`."""
+        return answer.refine(places, [derive_seed(seed, first + i, 1) for i in range(len(places))])
 
     def to_density(self, coeffs):
         """The density (n, N) that the result of `one_pass` (n, D) stands for; see `density.from_linear`."""

@@ -1,7 +1,7 @@
 """Train LocDiffusion: on the embedded Blue Marble views, or on a folder of your own image embeddings.
 
   python -m locdiff.train                                  quickstart: builds its data, trains, evaluates (CPU, minutes)
-  python -m locdiff.train --preset zoom                    with a second level that refines the place
+  python -m locdiff.train --preset zoom                    with two further levels that refine the place
   python -m locdiff.train --data FOLDER                    the same on embeddings.npy and locations.csv in FOLDER
   python -m locdiff.train --preset paper --data FOLDER     the paper's Table 3 (--l-max 15, 23, 31 or 47)
   python -m locdiff.train --resume runs/quickstart         continue a run that was stopped
@@ -38,10 +38,10 @@ from torch import distributed, nn
 from tqdm import tqdm
 
 import locdiff
-from locdiff import cli, datasets
+from locdiff import cli, datasets, readouts
 from locdiff.cli import InputError, option
 from locdiff.cs_unet import Whitening
-from locdiff.hierarchy import ZoomLevel, cells_used
+from locdiff.hierarchy import HeadLevel, cells_of
 from locdiff.model import LocDiffusion, ModelConfig, derive_seed, write_atomically
 from locdiff.processes import between_steps, joined, world
 
@@ -104,17 +104,17 @@ class Settings:
 
 PRESETS = {
     "quickstart": {},
-    "zoom": {"dilation": 8.0, "steps": 7000},
+    "zoom": {"levels": 3, "steps": 5000},
     "paper": {  # Table 3; where the paper is silent: its reference implementation's EMA and schedule, w of Table 9
         "l_max": 47, "width": 32, "depth": 6, "time_dim": 200, "dropout": 0.3, "anchors": 2048, "whiten": 0.0,
         "pure_noise": 0.0,
         "loss": "shdd_kl", "temperature": 1.0, "exact_skip": False,
-        "schedule": "cosine", "shift": 1.0, "levels": 100, "sample_steps": 100,
+        "schedule": "cosine", "shift": 1.0, "noise_levels": 100, "sample_steps": 100,
         "batch": 512, "steps": 0, "epochs": 500, "lr": 1e-4, "warmup": 0, "decay": False,
         "beta1": 0.9, "beta2": 0.99, "weight_decay": 5e-4, "ema": 0.995, "samples": 16,
     },
     "smoke": {
-        "l_max": 7, "width": 32, "depth": 2, "time_dim": 32, "levels": 20, "sample_steps": 3, "samples": 4,
+        "l_max": 7, "width": 32, "depth": 2, "time_dim": 32, "noise_levels": 20, "sample_steps": 3, "samples": 4,
         "quadrature_nside": 8, "decoder_nside": 16, "rho_km": 400.0, "steps": 60, "batch": 64, "warmup": 5, "lr": 2e-3,
         "train_views": 500, "test_views": 40,
     },
@@ -138,11 +138,16 @@ def resolve(preset="quickstart", **overrides):
 
 def fitted(settings, data):
     """The Settings for training on these Embeddings: the model takes their encoder and their width."""
-    cells = len(cells_used(torch.from_numpy(data.lat_lon))) if settings.model.dilation else 0
+    cells = (len(cells_used(data)),) if settings.model.levels > 1 else ()
     model = dataclasses.replace(
         settings.model, encoder=data.encoder, embed_dim=data.embeddings.shape[1], zoom_cells=cells
     )
     return dataclasses.replace(settings, model=model)
+
+
+def cells_used(data):
+    """The cells (C,) of level 1, in order, that any of the places belongs to."""
+    return cells_of(torch.from_numpy(data.lat_lon), 8)[0].unique()
 
 
 def versions():
@@ -189,8 +194,8 @@ class Trainer:
         for part in self.model.modules():
             if isinstance(part, Whitening):
                 self._whiten(part)
-            if isinstance(part, ZoomLevel):
-                part.cells.copy_(cells_used(torch.from_numpy(train.lat_lon)))
+            if isinstance(part, HeadLevel):
+                part.cells.copy_(cells_used(train))
         self.model.to(device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.optimizer = torch.optim.Adam(
@@ -280,6 +285,25 @@ class Trainer:
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average, strict=False)  # the buffers stay
         model.bf16 = False
+        return model.eval()
+
+    def finished_model(self, progress=True):
+        """The averaged model with the levels beyond the second, which are fitted to it now."""
+        model = self.averaged_model()
+        for k in range(2, self.settings.model.levels):
+            cells = readouts.cells_to_read(self.train, 8**k)
+            if not len(cells):
+                print(
+                    f"no level {k}: no cell of nside {8**k} has {readouts.MIN_PLACES} distinct training places",
+                    file=sys.stderr,
+                )
+                break
+            counts = (*model.config.zoom_cells, len(cells))
+            model.config = dataclasses.replace(model.config, zoom_cells=counts)
+            level = readouts.ReadoutLevel(k, len(cells), model.config).to(self.device)
+            level.cells.copy_(cells)
+            readouts.fit(level, model.see, self.train, progress)
+            model.deeper.append(level)
         return model.eval()
 
     def save(self, run):
@@ -464,7 +488,9 @@ def main(argv=None):
         finally:
             trainer.leave()
     if first:
-        report(run, trainer.averaged_model(), train, test, settings)
+        model = trainer.finished_model()
+        model.save(run)
+        report(run, model, train, test, settings)
     return run
 
 

@@ -24,7 +24,7 @@ EACH = "LocDiffusion, one pass, best place for each column"
 PAPERS_NETWORK = {  # where the quickstart's differs
     "depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4, "sample_steps": 10,
 }  # fmt: skip
-STRONG = {"rotation": 45.0, "zoom": 1.33, "colour": 0.2}
+STRONG = {"rotation": 45.0, "scale": 1.33, "colour": 0.2}
 
 
 @dataclass(frozen=True)

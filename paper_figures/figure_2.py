@@ -49,7 +49,7 @@ def compute(l_max=23, seed=0):
 
 def describe(model, config):
     """What compute returns of one model."""
-    network, place, t = model.network, torch.tensor([[48.86, 2.35]]), torch.tensor([config.levels])
+    network, place, t = model.network, torch.tensor([[48.86, 2.35]]), torch.tensor([config.noise_levels])
     blocks, image = [*network.down, *network.up], torch.randn(1, config.embed_dim)
     coeffs = shdd.encode(place, config.l_max)
     x_0, alpha_bar = coeffs * math.sqrt(4 * math.pi), model.alpha_bar[t - 1, None].float()
@@ -80,7 +80,7 @@ def checks(network, config):
 
     x, image = (torch.randn(3, n, generator=generator) for n in (config.dimensions, config.embed_dim))
     with register_module_forward_hook(note), torch.no_grad():
-        network.eval()(x, torch.tensor([1, config.levels // 2, config.levels]), image)
+        network.eval()(x, torch.tensor([1, config.noise_levels // 2, config.noise_levels]), image)
     down, up = list(network.down), list(network.up)
     blocks = down + up
     widths = [given[blocks[0]][0].shape[-1], *(gave[block].shape[-1] for block in blocks)]

@@ -81,7 +81,7 @@ def data_sets(context):
     scale = SCALES[context.scale]
     if context.data:
         return [comparison.own(context, scale)]
-    plain = datasets.BlueMarble(*scale.views, rotation=0.0, zoom=1.0, colour=0.0)
+    plain = datasets.BlueMarble(*scale.views, rotation=0.0, scale=1.0, colour=0.0)
     views = {"without jitter": plain, "with mild jitter": datasets.BlueMarble(*scale.views)}
     views = [comparison.Data(f"Blue Marble {how}", datasets.blue_marble(v), scale) for how, v in views.items()]
     return [*views, comparison.simulated(context, scale)]

@@ -34,7 +34,7 @@ from locdiff.model import LocDiffusion, ModelConfig
 from locdiff.train import resolve
 
 TINY = ModelConfig(
-    encoder="test", embed_dim=5, l_max=7, width=16, depth=2, time_dim=8, levels=40, sample_steps=20,
+    encoder="test", embed_dim=5, l_max=7, width=16, depth=2, time_dim=8, noise_levels=40, sample_steps=20,
     quadrature_nside=16, decoder_nside=16,
 )  # fmt: skip
 
@@ -306,9 +306,9 @@ def test_training_in_space_sees_every_level_of_the_forward_process(monkeypatch):
     x_t, t = seen[0]
     alpha_bar = model.alpha_bar[t - 1, None]
     noise = (x_t - (3 * alpha_bar).sqrt() * to_unit_vector(lat_lon)) / (1 - alpha_bar).sqrt()
-    for level in range(1, TINY.levels + 1):
+    for level in range(1, TINY.noise_levels + 1):
         assert noise[t == level].square().mean() == pytest.approx(1, abs=0.35)
-    assert t.min() == 1 and t.max() == TINY.levels
+    assert t.min() == 1 and t.max() == TINY.noise_levels
 
 
 def test_the_density_head_is_trained_by_the_likelihood_of_its_density():
@@ -350,7 +350,7 @@ def test_every_trunk_is_as_large_as_the_network_of_locdiffusion(config):
 
 
 TOY = {
-    "embed_dim": 24, "l_max": 7, "width": 32, "depth": 2, "time_dim": 16, "levels": 40, "sample_steps": 10,
+    "embed_dim": 24, "l_max": 7, "width": 32, "depth": 2, "time_dim": 16, "noise_levels": 40, "sample_steps": 10,
     "quadrature_nside": 16, "decoder_nside": 16, "steps": 120, "batch": 48, "lr": 3e-3, "warmup": 5,
     "whiten": 0.0, "pure_noise": 0.0,
 }  # fmt: skip

@@ -241,7 +241,7 @@ def test_places_are_read_under_their_usual_names(tmp_path):
     assert lat_lon[0].tolist() == [48.9, 2.4] and np.isnan(lat_lon[1:]).all() and ids == ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("wrong", [{"train_views": 0}, {"zoom": 0.9}, {"rotation": -1.0}, {"colour": 1.0}])
+@pytest.mark.parametrize("wrong", [{"train_views": 0}, {"scale": 0.9}, {"rotation": -1.0}, {"colour": 1.0}])
 def test_settings_that_make_no_pictures_are_refused(cache, wrong):
     with pytest.raises(InputError):
         datasets.blue_marble(datasets.BlueMarble(**wrong))

@@ -212,7 +212,7 @@ def test_figure_4a_zoom_low_pass_sees_and_gives_the_dimensions_of_large_coeffici
     mask, embeddings = model.mask.bool(), torch.randn(3, config.embed_dim)
     assert mask.sum() == 20 and not mask[0]  # the constant coefficient is the smallest of all
     x_t = torch.randn(3, config.dimensions)
-    for t in (1, config.levels):
+    for t in (1, config.noise_levels):
         output = model(x_t, torch.tensor(t), embeddings)
         assert (output[:, ~mask] == 0).all() and (output[:, mask] != 0).all()
         torch.testing.assert_close(model(x_t * mask, torch.tensor(t), embeddings), output, rtol=0, atol=0)

@@ -15,7 +15,7 @@ from locdiff.model import LOSSES, LocDiffusion, ModelConfig, write_atomically
 from locdiff.spherical_harmonics import HealpixTransform
 
 TINY = {
-    "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "levels": 40,
+    "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "noise_levels": 40,
     "sample_steps": 20, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
 }  # fmt: skip
 
@@ -108,13 +108,13 @@ def test_unless_asked_a_sample_takes_the_steps_that_its_loss_needs():
     assert tiny(sample_steps=0).config.sample_steps == 1
     asked = {"loss": "l2", "exact_skip": False}
     assert tiny(sample_steps=0, **asked).config.sample_steps == 10
-    assert tiny(sample_steps=0, levels=4, **asked).config.sample_steps == 4
+    assert tiny(sample_steps=0, noise_levels=4, **asked).config.sample_steps == 4
     assert tiny(sample_steps=7, **asked).config.sample_steps == 7
 
 
 def test_the_likelihood_is_that_of_the_density():
     """At pure noise the training loss is -log of the density per steradian, pixel for pixel."""
-    model = tiny(levels=2, sample_steps=1)
+    model = tiny(noise_levels=2, sample_steps=1)
     torch.nn.init.normal_(model.network.head.weight, std=0.05)
     embeddings, place = torch.randn(1, 5), healpix_anchors(16)[700:701]
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_wrong_embeddings_are_refused():
         {"sample_steps": 41},
         {"depth": 3},
         {"dropout": 1.0},
-        {"levels": 0},
+        {"noise_levels": 0},
         {"loss": "foo", "exact_skip": False},
         {"schedule": "x"},
         {"snr_first": 0.0},

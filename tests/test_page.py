@@ -48,7 +48,7 @@ def written(tmp_path_factory):
     """The page of three pictures: a photograph, a thumbnail and none, with its predictions."""
     torch.manual_seed(0)
     config = ModelConfig(
-        embed_dim=5, l_max=7, width=16, depth=2, time_dim=8, levels=20, decoder_nside=16, sample_steps=3
+        embed_dim=5, l_max=7, width=16, depth=2, time_dim=8, noise_levels=20, decoder_nside=16, sample_steps=3
     )
     model = LocDiffusion(config).eval()
     torch.nn.init.normal_(model.network.head.bias)  # an untrained head says nothing

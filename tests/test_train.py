@@ -352,7 +352,7 @@ def test_a_state_of_another_configuration_is_refused(tmp_path):
 def test_eight_places_are_learnt_by_heart(loss):
     """Each loss, trained on eight pictures, puts each where it was taken: within the width of the peak at l_max 7."""
     settings = resolve(
-        "smoke", l_max=7, width=32, depth=2, embed_dim=6, steps=250, batch=32, lr=5e-3, loss=loss, levels=20,
+        "smoke", l_max=7, width=32, depth=2, embed_dim=6, steps=250, batch=32, lr=5e-3, loss=loss, noise_levels=20,
         exact_skip=loss == "likelihood", anchors=512, temperature=2.0, sample_steps=5,
     )  # fmt: skip
     eight = pictures(8)
@@ -380,7 +380,7 @@ def test_the_paper_preset_is_table_3():
         )
         assert (training.batch, training.lr, training.epochs, training.steps) == (512, 1e-4, 500, 0)
         assert (training.beta1, training.beta2, training.weight_decay, training.samples) == (0.9, 0.99, 5e-4, 16)
-        assert (model.loss, model.temperature, model.levels, model.sample_steps) == ("shdd_kl", 1.0, 100, 100)
+        assert (model.loss, model.temperature, model.noise_levels, model.sample_steps) == ("shdd_kl", 1.0, 100, 100)
 
 
 def test_epochs_set_the_number_of_steps():

@@ -15,7 +15,7 @@ import scipy.sparse
 import torch
 
 from locdiff import decoder, density, metrics, shdd, zoom
-from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
+from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
 from locdiff.hierarchy import ZOOM_NSIDE, Level, cells_of, draw_cells
 
 CHUNK = 256  # pictures x cells at a time, of 0.25 MB each
@@ -272,15 +272,16 @@ class Atlas:
 
     def _points(self, i, row):
         """Places (M, 2) in degrees, float32."""
-        if i == 0:
-            return self.anchors.float()
+        return self.anchors.float() if i == 0 else from_unit_vector(self._unit_vectors(i, row)).float()
+
+    def _unit_vectors(self, i, row):
         level = self.levels[i]
-        return zoom.zoom_out(_zoomed_pixels(), level.centers(torch.tensor(row)), level.s).float()
+        return _dilated(level.s) @ zoom.frame(level.centers(torch.tensor(row)))
 
     def _pixels(self, i, row):
         """In which of the pixels of level 0 they lie, (M,)."""
-        lat, lon = self.points(i, row).double().T.numpy()
-        return torch.from_numpy(healpy.ang2pix(healpy.npix2nside(len(self.anchors)), lon, lat, lonlat=True))
+        x, y, z = self._unit_vectors(i, row).T.numpy()
+        return torch.from_numpy(healpy.vec2pix(healpy.npix2nside(len(self.anchors)), x, y, z))
 
     def _belongs(self, i, row, j):
         """r(c | y) of the cells c of level j > i and of these points y, sparse (M, C)."""
@@ -295,6 +296,12 @@ class Atlas:
 @lru_cache(maxsize=1)
 def _zoomed_pixels():
     return decoder.healpix_anchors(ZOOM_NSIDE)
+
+
+@lru_cache(maxsize=8)
+def _dilated(s):
+    """Unit vectors (M, 3) of the pixels of coordinates zoomed by s about the north pole."""
+    return zoom.dilate(to_unit_vector(_zoomed_pixels()), 1 / s)
 
 
 def _log_area(s):

@@ -89,7 +89,9 @@ def times(model, embeddings, device):
         "one-pass density, its densest pixel": lambda e: model.density(e).argmax(dim=-1),
         f"one sample, {default} step (the default)": lambda e: model.sample(e, 1),
         "one sample, 10 steps": lambda e: model.sample(e, 1, 10),
-        f"one sample, DDPM of {model.config.noise_levels} steps": lambda e: model.sample(e, 1, model.config.noise_levels),
+        f"one sample, DDPM of {model.config.noise_levels} steps": lambda e: model.sample(
+            e, 1, model.config.noise_levels
+        ),
         "one sample by PLONK, 250 steps": plonk(device),
     }
     rows = []

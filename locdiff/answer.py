@@ -113,16 +113,15 @@ class Answer:
 
     def _pixels(self, i):
         """Which of the N pixels the points of part i lie in, (n, K M)."""
-        return self._of_cells(i, self.model.atlas.pixels, torch.long)
+        return self._of_cells(i, self.model.atlas.pixels)
 
     def _points(self, i):
         """Places of the points of part i, (n, K M, 2), float32."""
-        return self._of_cells(i, self.model.atlas.points, torch.float32)
+        return self._of_cells(i, self.model.atlas.points)
 
-    def _of_cells(self, i, find, dtype):
+    def _of_cells(self, i, find):
         rows, inverse = self.parts[i].rows.unique(return_inverse=True)
-        found = [find(i, row) for row in rows.tolist()]
-        return torch.stack(found)[inverse].flatten(1, 2) if found else torch.empty(0, 0, 2, dtype=dtype)
+        return torch.stack([find(i, row) for row in rows.tolist() or [0]])[inverse].flatten(1, 2)
 
     def log_likelihood(self, lat_lon):
         """Log density in nats per steradian at one place a picture, (n, 2) -> (n,)."""

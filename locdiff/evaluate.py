@@ -85,7 +85,9 @@ def score_model(model, found, truth):
     places, steps = found["samples"], model.config.sample_steps
     samples, mass = places.shape[1], found["mass"]
     mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.deeper)
-    sampler = "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.noise_levels else "DDPM"
+    sampler = (
+        "DPM-Solver++" if model.config.solver == "dpm++" else "DDIM" if steps < model.config.noise_levels else "DDPM"
+    )
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from locdiff import decoder, shdd, zoom
-from locdiff.cli import InputError
 from locdiff.spherical_harmonics import HealpixTransform
 
 ZOOM_NSIDE = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder

@@ -58,9 +58,12 @@ class ModelConfig:
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(
-        0, "evaluations of the network a sample, DDIM if fewer than noise_levels; 0: one by likelihood, ten for other losses"
+        0,
+        "evaluations of the network a sample, DDIM if fewer than noise_levels; 0: one, or ten without likelihood",
     )
-    levels: int = option(1, "levels of the hierarchy: 1, or more that refine the place in coordinates zoomed in further")
+    levels: int = option(
+        1, "levels of the hierarchy: 1, or more that refine the place in coordinates zoomed in further"
+    )
     zoom: float = option(8.0, "how far each level zooms in on the one above, about the centre of a cell")
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
     zoom_width: int = option(512, "width of the second level's network")
@@ -77,7 +80,9 @@ class ModelConfig:
         if self.exact_skip and self.loss != "likelihood":
             raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
         if self.levels > 1 and (self.loss != "likelihood" or not self.whiten):
-            raise InputError("more levels than one need the likelihood loss and whitened embeddings: leave out --levels")
+            raise InputError(
+                "more levels than one need the likelihood loss and whitened embeddings: leave out --levels"
+            )
         if not 1 <= self.levels <= 5:
             raise InputError(f"levels must lie in 1..5, beyond which a cell is smaller than 200 m; got {self.levels}")
         if not 1 <= self.zoom <= 4096 ** (1 / max(1, self.levels - 1)) or self.zoom_l_max < 0:
@@ -326,6 +331,8 @@ class LocDiffusion(nn.Module):
     @torch.no_grad()
     def refine(self, answer, places, seed=0, first=0):
         """Samples of level 0 (n, S, 2) taken through the deeper levels, if there are any; see `Answer.refine`."""
+        if not len(places):
+            return places
         return answer.refine(places, [derive_seed(seed, first + i, 1) for i in range(len(places))])
 
     def to_density(self, coeffs):

@@ -1,0 +1,90 @@
+"""What every level of a hierarchy adds, in accuracy and in time: a run trained with several, cut off after each.
+
+  python benchmarks/levels.py runs/zoom                  three minutes on 2 cores; --device cuda for a GPU
+
+Accuracy: the top of the most probable hill of each of --pictures held-out pictures, and the mean log density at the
+true place, in nats over the uniform density. Time: per picture, from its embedding, of the density on the pixels of
+level 0, of this with its top, and of all that `predict` gives; pictures that were not seen before in every round.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import torch
+from common import options, report, seconds
+
+from locdiff import metrics, train
+from locdiff.coordinates import great_circle_km
+from locdiff.model import LocDiffusion
+from locdiff.processes import pick_device
+
+SHOWN_KM = (1, 5, 25, 200, 750, 2500)
+
+
+def first_levels(model, n):
+    """The model without its levels from n on."""
+    config = dataclasses.replace(model.config, levels=n, zoom_cells=model.config.zoom_cells[: n - 1])
+    cut, state = LocDiffusion(config), model.state_dict()
+    cut.load_state_dict({name: state[name] for name in cut.state_dict()})
+    return cut.to(model.alpha_bar.device).eval()
+
+
+def accuracy(model, embeddings, truth):
+    tops, gain = [], []
+    for e, place in zip(embeddings.split(model.answers), truth.split(model.answers), strict=True):
+        answer = model.answer(e)
+        tops.append(answer.modes()[0][:, 0])
+        gain.append(answer.log_likelihood(place).double() + math.log(4 * math.pi))
+    distance = great_circle_km(torch.cat(tops), truth)
+    within = {f"{k} km": 100 * (distance <= k).double().mean().item() for k in SHOWN_KM}
+    return within | {
+        "median km": metrics.score(torch.cat(tops), truth)["median_km"],
+        "nats": torch.cat(gain).mean().item(),
+    }
+
+
+def times(models, embeddings, device, batch, rounds=3):
+    """Rows: milliseconds a picture, `batch` pictures at a time, and how many times those of level 0 alone."""
+    work = {
+        "density": lambda model, e: model.density(e), "density and top": lambda model, e: model.answer(e).modes(),
+        "predict": lambda model, e: model.predict(e),
+    }  # fmt: skip
+    rows, count = [], max(batch, 30)
+    for name, function in work.items():
+        turn = dict.fromkeys(models, 0)
+
+        def run(n, model, function=function, turn=turn):
+            some = embeddings[turn[n] : turn[n] + count]
+            turn[n] = (turn[n] + count) % (len(embeddings) - count)
+            for part in some.split(batch):
+                function(model, part)
+
+        found = seconds({n: lambda n=n, m=m: run(n, m) for n, m in models.items()}, device, rounds)
+        for n, value in found.items():
+            rows.append({
+                "pictures at a time": batch, "what": name, "levels": n, "ms a picture": 1e3 * value / count,
+                "/ one level": value / found[1],
+            })  # fmt: skip
+    return rows
+
+
+def main():
+    def add(parser):
+        parser.add_argument("run", type=Path, help="folder of a training run with several levels")
+        parser.add_argument("--pictures", type=int, default=1000, help="held-out pictures (default 1000)")
+
+    arguments = options(__doc__, add)
+    device = pick_device(arguments.device)
+    model = LocDiffusion.load(arguments.run, device)
+    _, test = train.load_data(train.read_settings(arguments.run))
+    embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
+    models = {n: first_levels(model, n) for n in range(1, len(model.deeper) + 2)}
+    rows = times(models, embeddings, device.type, 1) + times(models, embeddings, device.type, model.answers)
+    report("levels_times", rows, arguments)
+    rows = [{"levels": n} | accuracy(one, embeddings, truth) for n, one in models.items()]
+    report("levels", rows, arguments, f"{len(truth)} pictures of {arguments.run}")
+
+
+if __name__ == "__main__":
+    main()

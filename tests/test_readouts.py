@@ -1,0 +1,171 @@
+"""Readouts: the closed forms are what they stand for; fitted, they find places between those of the training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import EDGE_PLACES, at_edges, places
+from test_model import tiny
+
+from locdiff import hierarchy, readouts, shdd, train, zoom
+from locdiff.coordinates import great_circle_km
+from locdiff.datasets import Embeddings
+from locdiff.decoder import healpix_anchors
+from locdiff.model import LocDiffusion
+from locdiff.readouts import from_plane, to_plane
+
+S = 64.0
+LEVEL = {"whiten": 0.3, "levels": 3, "zoom": 8.0, "zoom_l_max": 9, "zoom_width": 6, "zoom_rank": 2}
+
+
+def level_of(cells, **changes):
+    """A ReadoutLevel of these cells of nside 64, nothing fitted."""
+    level = readouts.ReadoutLevel(2, len(cells), tiny(**LEVEL | changes).config)
+    level.cells.copy_(torch.as_tensor(cells))
+    return level
+
+
+@given(places, places, st.sampled_from([1.0, 8.0, 64.0]))
+@at_edges(center=EDGE_PLACES[0], s=64.0)
+def test_the_plane_is_that_of_the_zoom(place, center, s):
+    place, center = (torch.tensor([p], dtype=torch.float64) for p in (place, center))
+    if great_circle_km(place, center) > 20_000:  # the antipode of a centre has no place in the plane
+        return
+    u = to_plane(place, center, s)
+    gamma = great_circle_km(place, center) / 6371.0088
+    assert u.norm(dim=-1).item() == pytest.approx(s * math.tan(gamma.item() / 2), rel=1e-6, abs=1e-7)
+    assert great_circle_km(from_plane(u), zoom.zoom_in(place, center, s)) < 1e-3
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 5), (8, 3), (30, 40)])
+def test_errors_are_those_of_a_fit_without_the_place(n, d):
+    """Ridge regression written out by the normal equations, with the penalty that was chosen for all places."""
+    rng = torch.Generator().manual_seed(n)
+    x, u = (torch.randn(n, k, generator=rng, dtype=torch.float64) for k in (d, 2))
+    u, r = u + x[:, :2], torch.rand(n, generator=rng, dtype=torch.float64) + 0.1
+    weight, bias, error = readouts.ridge(x, u, r)
+    mean = (r[:, None] * x).sum(dim=0) / r.sum()
+    square = (r[:, None] * (x - mean).square()).sum() / r.sum()
+
+    def written_out(keep, share):
+        a = torch.cat([x[keep], torch.ones(int(keep.sum()), 1, dtype=torch.float64)], dim=1)
+        w = (r / r.sum())[keep, None]
+        penalty = torch.diag(torch.cat([(share * square / n + 1e-12).expand(d), torch.zeros(1, dtype=torch.float64)]))
+        return torch.linalg.solve(a.T @ (w * a) + penalty, a.T @ (w * u[keep]))
+
+    every, best = torch.ones(n, dtype=torch.bool), None
+    for share in readouts.PENALTIES:
+        fits = [written_out(torch.arange(n) != i, share) for i in range(n)]
+        left_out = torch.stack([u[i] - x[i] @ fit[:-1] - fit[-1] for i, fit in enumerate(fits)])
+        score = (r[:, None] * left_out.square()).sum()
+        if best is None or score < best[0]:
+            best = score, share, left_out
+    assert torch.allclose(error, best[2], atol=1e-6)
+    whole = written_out(every, best[1])
+    assert torch.allclose(torch.cat([weight, bias[None]]), whole, atol=1e-6)
+
+
+def test_hills_are_about_the_place_and_as_wide_as_sigma_says():
+    level = level_of([0])
+    level.profile.copy_(torch.linspace(2.0, 0.5, len(readouts.KNOTS))[:, None].expand(-1, 10))
+    u = torch.tensor([[0.3, -0.2], [0.0, 0.0], [3.0, 4.0]])
+    natural = level.hill(u, torch.full((3,), 0.05))
+    best = healpix_anchors(64)[(natural.double() @ shdd.encode(healpix_anchors(64), 9).T).argmax(dim=-1)]
+    assert (great_circle_km(best, from_plane(u.double())) < 120).all()  # pixels of 100 km
+    low, between, high = (level.hill(u[:1], torch.tensor([s])).norm().item() for s in (0.03, 0.03**0.5 * 0.1**0.5, 0.1))
+    assert between == pytest.approx((low + high) / 2, rel=1e-4)
+    outside = level.hill(u[:1], torch.tensor([1e-3])), level.hill(u[:1], torch.tensor([0.01]))
+    assert torch.allclose(*outside)
+    assert level.hill(u[:0], torch.ones(0)).shape == (0, 100)
+    level.profile.fill_(1e6)
+    assert level.hill(u, torch.ones(3)).norm(dim=-1) == pytest.approx([level.longest] * 3, rel=1e-4)
+
+
+def plane_data(n=800, noise=0.0, repeats=1, seed=0):
+    """Pictures around Bern whose embeddings are their place in a plane, and a constant, and noise."""
+    rng = np.random.default_rng(seed)
+    lat_lon = np.repeat(np.array([46.9, 7.4]) + rng.uniform(-2, 2, (n, 2)) * [1.0, 1.4], repeats, axis=0)
+    embeddings = np.concatenate([lat_lon - [46.9, 7.4], rng.normal(0, 1, (n * repeats, 2))], axis=1)
+    embeddings[:, :2] += rng.normal(0, noise, (n * repeats, 2))
+    return Embeddings(embeddings.astype(np.float32), np.arange(n * repeats), lat_lon, [], "test")
+
+
+def fitted(data):
+    level = level_of(readouts.cells_to_read(data, 64), zoom_width=4)
+    readouts.fit(level, lambda embeddings: embeddings, data, progress=False)
+    return level
+
+
+def test_readouts_interpolate_between_training_places():
+    data, asked = plane_data(), plane_data(60, seed=1)
+    level = fitted(data)
+    embeddings, lat_lon = asked.batch(np.arange(60))
+    cells, weights = hierarchy.cells_of(lat_lon, 64)
+    rows = level.rows_of(cells.gather(1, weights.argmax(dim=1, keepdim=True))[:, 0])
+    assert (rows >= 0).sum() > 50
+    embeddings, lat_lon, rows = embeddings[rows >= 0], lat_lon[rows >= 0], rows[rows >= 0]
+    u = (level.weight[rows] @ embeddings[..., None])[..., 0] + level.bias[rows]
+    found = zoom.zoom_out(from_plane(u.double()), level.centers(rows), S)
+    assert (great_circle_km(found, lat_lon) < 3).all()  # training places lie 15 km apart
+    loss = level.log_loss(level(embeddings, rows), lat_lon, level.centers(rows))
+    assert loss.mean() < -2.5  # against 2.5 of the uniform density in zoomed coordinates
+
+
+def test_sigma_is_the_error_to_expect_however_often_a_place_was_photographed():
+    """Several pictures of a place must not vouch for each other."""
+    sigma = {}
+    for repeats in (1, 4):
+        level = fitted(plane_data(noise=0.2, repeats=repeats))
+        sigma[repeats] = level.sigma.median().item()
+    assert sigma[4] == pytest.approx(sigma[1], rel=0.25) and sigma[1] > 0.05
+
+
+def test_only_cells_with_enough_distinct_places_have_readouts():
+    one = Embeddings(np.zeros((50, 4), np.float32), np.arange(50), np.tile([[47.0, 8.0]], (50, 1)), [], "test")
+    assert len(readouts.cells_to_read(one, 64)) == 0
+    data = plane_data(300)
+    cells, weights = hierarchy.cells_of(torch.from_numpy(data.lat_lon), 64)
+    found = readouts.cells_to_read(data, 64)
+    count = [(weights[cells == cell] > 1e-3).sum() for cell in found]
+    assert len(found) and min(count) >= readouts.MIN_PLACES and (found.diff() > 0).all()
+
+
+def test_a_cell_takes_no_more_places_than_it_may(monkeypatch):
+    monkeypatch.setattr(readouts, "MAX_PLACES", 20)
+    few = fitted(plane_data())
+    monkeypatch.setattr(readouts, "MAX_PLACES", 10**6)
+    assert few.sigma.isfinite().all() and not torch.equal(few.weight, fitted(plane_data()).weight)
+
+
+def test_pictures_that_say_nothing_give_the_training_places_of_the_cell():
+    """Embeddings that are all the same: the readout is the mean place, and sigma their spread."""
+    data = plane_data()
+    data.embeddings[:] = 1.0
+    level = fitted(data)
+    assert level.weight.abs().max() < 1e-6 and level.sigma.isfinite().all()
+    assert 0.1 < level.sigma.median() < 0.4 and level.bias.abs().max() < 1.5
+
+
+def test_training_ends_with_the_levels_that_were_asked_for(tmp_path, capsys):
+    """Three levels, fitted to the averaged network, saved and loaded; the fourth has no cell with enough places."""
+    data = plane_data(1000)
+    changes = {"levels": 4, "zoom_width": 32, "zoom_rank": 4, "steps": 150, "whiten": 0.3}
+    settings = train.fitted(train.resolve("smoke", **changes), data)
+    trainer = train.Trainer(settings, data, torch.device("cpu"))
+    for _ in range(150):
+        trainer.advance()
+    assert len(trainer.averaged_model().deeper) == 1
+    model = trainer.finished_model(progress=False)
+    assert len(model.deeper) == 2 and "no level 3" in capsys.readouterr().err
+    model.save(tmp_path)
+    again, (embeddings, lat_lon) = LocDiffusion.load(tmp_path, "cpu"), plane_data(40, seed=2).batch(np.arange(40))
+    error = {}
+    for name, one in (("three", again), ("two", trainer.averaged_model())):
+        answer = one.answer(embeddings)
+        tops = answer.modes()[0][:, 0]
+        error[name] = great_circle_km(tops, lat_lon).median(), answer.log_likelihood(lat_lon).mean()
+        assert name == "two" or torch.equal(tops, model.answer(embeddings).modes()[0][:, 0])
+    assert error["three"][0] < 0.5 * error["two"][0] and error["three"][1] > error["two"][1] + 1

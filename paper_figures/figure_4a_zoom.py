@@ -93,8 +93,8 @@ def methods(scale):
     largest = {"l_max": max(scale.degrees)}
     found["low-pass filter"] = (lambda _, config: LowPass(scale.kept, config), largest, scale.kept)
     model = train.resolve("zoom", **scale.training).model
-    size = (model.l_max + 1) ** 2 + (model.zoom_l_max + 1) ** 2
-    return found | {ZOOM: (lambda _, config: LocDiffusion(config), {"dilation": model.dilation}, size)}
+    size = (model.l_max + 1) ** 2 + (model.levels - 1) * (model.zoom_l_max + 1) ** 2
+    return found | {ZOOM: (lambda _, config: LocDiffusion(config), {"levels": model.levels}, size)}
 
 
 def compute(context):

@@ -403,7 +403,7 @@ def test_runs_get_free_names_and_their_settings_back(tmp_path):
     assert train.read_settings(second) == settings
     record = json.loads((first / "training.json").read_text())
     assert record["versions"]["torch"] == torch.__version__
-    assert record["settings"]["model"] == dataclasses.asdict(settings.model)
+    assert record["settings"]["model"] == json.loads(json.dumps(dataclasses.asdict(settings.model)))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the run folder"):
         train.start(settings, tmp_path / "file" / "run")

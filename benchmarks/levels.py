@@ -4,7 +4,7 @@
 
 Accuracy: the top of the most probable hill of each of --pictures held-out pictures, and the mean log density at the
 true place, in nats over the uniform density. Time: per picture, from its embedding, of the density on the pixels of
-level 0, of this with its top, and of all that `predict` gives; pictures that were not seen before in every round.
+level 0, of this with its top, and of all that `predict` gives; every round has other pictures.
 """
 
 import dataclasses
@@ -44,19 +44,20 @@ def accuracy(model, embeddings, truth):
     }
 
 
-def times(models, embeddings, device, batch, rounds=3):
-    """Rows: milliseconds a picture, `batch` pictures at a time, and how many times those of level 0 alone."""
+def times(models, embeddings, device, batch, turn, rounds=3):
+    """Rows: milliseconds a picture, `batch` pictures at a time, and how many times those of level 0 alone.
+
+    `turn` counts, for each model, the pictures it has seen: each round takes new ones."""
     work = {
         "density": lambda model, e: model.density(e), "density and top": lambda model, e: model.answer(e).modes(),
         "predict": lambda model, e: model.predict(e),
     }  # fmt: skip
-    rows, count = [], max(batch, 30)
+    rows, count = [], min(max(batch, 20), len(embeddings))
     for name, function in work.items():
-        turn = dict.fromkeys(models, 0)
 
-        def run(n, model, function=function, turn=turn):
-            some = embeddings[turn[n] : turn[n] + count]
-            turn[n] = (turn[n] + count) % (len(embeddings) - count)
+        def run(n, model, function=function):
+            some = embeddings.roll(-turn[n], dims=0)[:count]
+            turn[n] += count
             for part in some.split(batch):
                 function(model, part)
 
@@ -80,7 +81,8 @@ def main():
     _, test = train.load_data(train.read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
     models = {n: first_levels(model, n) for n in range(1, len(model.deeper) + 2)}
-    rows = times(models, embeddings, device.type, 1) + times(models, embeddings, device.type, model.answers)
+    turn = dict.fromkeys(models, 0)
+    rows = [row for batch in (1, 64) for row in times(models, embeddings, device.type, batch, turn)]
     report("levels_times", rows, arguments)
     rows = [{"levels": n} | accuracy(one, embeddings, truth) for n, one in models.items()]
     report("levels", rows, arguments, f"{len(truth)} pictures of {arguments.run}")

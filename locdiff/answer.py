@@ -2,7 +2,7 @@
 
 See `hierarchy` for the mixture. It is held as a sum of parts, one for each level: masses of points. Those of level 0
 are the pixels of the model's decoder; those of a deeper level are, for each of the cells of S, the M pixels of its
-zoomed coordinates. When a level is added, its masses are taken from those of the levels above.
+zoomed coordinates. When a level is added, what it refines is taken from the masses of the level above.
 """
 
 import math
@@ -20,7 +20,7 @@ from locdiff.hierarchy import ZOOM_NSIDE, Level, cells_of, draw_cells
 
 CHUNK = 256  # pictures x cells at a time, of 0.25 MB each
 NEAR = math.sqrt(2)  # in the stereographic plane: where the places of a gallery are given a cell's density
-PATCHES = 1024  # cells whose geometry is remembered, of at most 0.6 MB each
+PATCHES = 1024  # cells whose geometry is remembered, of 0.6 MB each
 
 
 @dataclass
@@ -35,13 +35,19 @@ class Part:
     log_share: torch.Tensor | None
     masses: torch.Tensor
 
+    @property
+    def pixel_km(self):
+        """The distance between neighbouring points, where they are densest."""
+        zoomed = self.level.s if self.level else 1
+        return math.sqrt(4 * math.pi / self.masses.shape[-1]) / zoomed * EARTH_RADIUS_KM
+
     @cached_property
     def log_z(self):
         """log Z of every q_c in zoomed coordinates, by finer pixels than those of `log_share`: (n, K)."""
         device = self.level.cells.device
         fine = decoder.healpix_transform(self.level.l_max, 2 * ZOOM_NSIDE, device=device)
         parts = [fine.moments(e.to(device))[0].cpu() for e in self.natural.flatten(0, 1).split(CHUNK)]
-        return torch.cat(parts or [torch.empty(0)]).view(self.rows.shape).double()
+        return torch.cat(parts).view(self.rows.shape).double()
 
     def log_components(self, lat_lon):
         """log w_c q_c, (n, K), at one place a picture (n, 2)."""
@@ -72,41 +78,38 @@ class Answer:
 
     def _refine(self, level):
         """Add the part of a level."""
-        weight = self._weigh(len(self.parts), level)
-        weight, rows = weight.topk(min(self.model.config.zoom_into, weight.shape[1]))
-        self._take(len(self.parts), level, rows)
+        weight, rows = self._weigh(level).topk(min(self.model.config.zoom_into, len(level.cells)))
+        self._take(level, rows)
         device, k = level.cells.device, rows.shape[1]
         seen, flat = self.seen.repeat_interleave(k, dim=0), rows.flatten().to(device)
         natural, log_share = [], []
         for chunk in torch.arange(len(flat)).split(CHUNK):
             natural.append(level(seen[chunk.to(device)], flat[chunk.to(device)]))
             log_share.append(level.grid.synthesis(natural[-1]).log_softmax(dim=-1).cpu())
-        log_share = torch.cat(log_share or [torch.empty(0)]).view(*rows.shape, 12 * ZOOM_NSIDE**2)
-        natural = torch.cat(natural or [torch.empty(0)]).cpu().view(*rows.shape, (level.l_max + 1) ** 2)
+        log_share = torch.cat(log_share).view(*rows.shape, 12 * ZOOM_NSIDE**2)
+        natural = torch.cat(natural).cpu().view(*rows.shape, (level.l_max + 1) ** 2)
         masses = log_share.exp().mul_(weight[..., None])
         self.parts.append(Part(level, rows, weight, natural, log_share, masses))
 
-    def _weigh(self, j, level):
-        """w_c = integral p(y) r(c | y) of every cell c of level j, p being the density of the levels above: (n, C)."""
-        weight = torch.zeros(len(self.coeffs), len(level.cells))
-        for i, part in enumerate(self.parts):
-            for row in part.rows.unique().tolist():
-                picture, k = (part.rows == row).nonzero(as_tuple=True)
-                belongs = self.model.atlas.belongs(i, row, j)
-                weight[picture] += torch.from_numpy((belongs.T @ part.masses[picture, k].numpy().T).T)
+    def _weigh(self, level):
+        """w_c = integral P(y) r(c | y) of every cell c of a level, P being what the level above says: (n, C)."""
+        i, part, weight = len(self.parts) - 1, self.parts[-1], torch.zeros(len(self.coeffs), len(level.cells))
+        for row in part.rows.unique().tolist():
+            picture, k = (part.rows == row).nonzero(as_tuple=True)
+            belongs = self.model.atlas.belongs(i, row)
+            weight[picture] += torch.from_numpy((belongs.T @ part.masses[picture, k].numpy().T).T)
         return weight
 
-    def _take(self, j, level, rows):
-        """Multiply the masses of the levels above by 1 - sum over c in S of r(c | y), S being the rows of level j."""
-        n, k = rows.shape
+    def _take(self, level, rows):
+        """Multiply the masses of the level above by 1 - sum over c in S of r(c | y), S being these rows."""
+        (n, k), i, part = rows.shape, len(self.parts) - 1, self.parts[-1]
         chosen = (np.ones(n * k, np.float32), rows.flatten(), np.arange(0, n * k + 1, k))
         chosen = scipy.sparse.csr_array(chosen, shape=(n, len(level.cells)))
-        for i, part in enumerate(self.parts):
-            for row in part.rows.unique().tolist():
-                picture, k = (part.rows == row).nonzero(as_tuple=True)
-                taken = (chosen[picture.numpy()] @ self.model.atlas.belongs(i, row, j).T).tocoo()
-                which, point = (torch.from_numpy(index).long() for index in taken.coords)
-                part.masses[picture[which], k[which], point] *= torch.from_numpy(1 - taken.data).clamp_(min=0)
+        for row in part.rows.unique().tolist():
+            picture, k = (part.rows == row).nonzero(as_tuple=True)
+            taken = (chosen[picture.numpy()] @ self.model.atlas.belongs(i, row).T).tocoo()
+            which, point = (torch.from_numpy(index).long() for index in taken.coords)
+            part.masses[picture[which], k[which], point] *= torch.from_numpy(1 - taken.data).clamp_(min=0)
 
     def _deeper(self):
         return list(enumerate(self.parts))[1:]
@@ -125,15 +128,17 @@ class Answer:
 
     def log_likelihood(self, lat_lon):
         """Log density in nats per steradian at one place a picture, (n, 2) -> (n,)."""
-        first = self.model.log_likelihood(self.coeffs, self.shares, lat_lon)
-        total = first.double()
+        return torch.logsumexp(torch.stack(self._log_parts(lat_lon)), dim=0).to(self.coeffs)
+
+    def _log_parts(self, lat_lon):
+        """What each part contributes to the density at one place a picture (n, 2): its log, (n,) each."""
+        logs = [self.model.log_likelihood(self.coeffs, self.shares, lat_lon).double()]
         for _, part in self._deeper():
             cells, r = cells_of(lat_lon, part.level.nside)
             taken = (part.level.rows_of(cells).cpu()[..., None] == part.rows[:, None]).any(dim=-1)
-            remains = (r * ~taken).sum(dim=-1).clamp(min=0)
-            terms = [total + remains.log(), *part.log_components(lat_lon).unbind(-1)]
-            total = torch.logsumexp(torch.stack(terms), dim=0)
-        return total.to(first)
+            logs[-1] = logs[-1] + (r * ~taken).sum(dim=-1).clamp(min=0).log()
+            logs.append(torch.logsumexp(part.log_components(lat_lon), dim=-1))
+        return logs
 
     def modes(self, k=1):
         """Tops of the k most probable hills (n, k, 2) and the hills' probabilities (n, k); see `LocDiffusion.modes`.
@@ -170,16 +175,19 @@ class Answer:
     def refine(self, places, seeds):
         """Places drawn from p_0, (n, S, 2), made places drawn from the mixture; seeds[i] for the pictures' numbers.
 
-        At each level each draws one of its cells and, if that is in S, a place from its q_c; otherwise it stays.
+        At each level each draws one of its cells and, if that is in S, a place from its q_c; otherwise it stays there.
         """
         refined, local = places.double().clone(), _zoomed_pixels()
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        moves = torch.ones(places.shape[:2], dtype=torch.bool)
         for _, part in self._deeper():
             # what they are drawn with: the cell, the pixel, and where in the pixel
             uniform = torch.stack([torch.rand(places.shape[1], 4, generator=g) for g in generators])
             level = part.level
             cells = draw_cells(refined.flatten(0, 1), level.nside, uniform[..., 0].flatten()).view(places.shape[:2])
-            chosen = level.rows_of(cells).cpu()[..., None] == part.rows[:, None]  # (n, S, K)
+            chosen = level.rows_of(cells).cpu()[..., None] == part.rows[:, None]
+            chosen &= moves[..., None]  # (n, S, K)
+            moves = chosen.any(dim=-1)
             for some in chosen.nonzero().split(CHUNK):
                 (picture, sample, k), u = some.T, uniform[some[:, 0], some[:, 1]]
                 share = part.log_share[picture, k].exp().cumsum(dim=-1)
@@ -209,25 +217,24 @@ class Answer:
                 pixel, r = healpy.get_interp_weights(ZOOM_NSIDE, lon, lat, lonlat=True)
                 factor = zoom.zoom_area_factor(lat_lon[near].double(), center, level.s)
                 share = part.masses[picture, k]
-                between = sum(share[:, p] * torch.from_numpy(w).float() for p, w in zip(pixel, r, strict=True))
+                between = sum(share[:, p] * torch.from_numpy(w.clip(0)).float() for p, w in zip(pixel, r, strict=True))
                 out[picture[:, None], near] += between * (factor * 3 * ZOOM_NSIDE**2 / math.pi).float()
         return out.log()
 
     def mass_within(self, lat_lon):
         """Probability within each threshold of one place a picture, (n, 2) -> (n, thresholds)."""
-        mass = metrics.mass_within(self.parts[0].masses[:, 0], self.model.anchors, lat_lon)
         if len(self.parts) == 1:
-            return mass
-        for i, part in self._deeper():
-            points, masses = self._points(i), part.masses.flatten(1)
-            for own, m, p, place in zip(mass, masses, points, lat_lon, strict=True):
-                own += metrics.mass_within(m[None], p.double(), place[None])[0]
-        per_area = self.log_likelihood(lat_lon).exp()
-        for i, k in reversed(list(enumerate(metrics.THRESHOLDS_KM))):  # too few points lie in a small cap
-            cap = 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
-            if k < math.sqrt(math.pi / 3) / ZOOM_NSIDE / self.parts[1].level.s * EARTH_RADIUS_KM / 2:
-                mass[:, i] = (per_area * cap).clamp(max=mass[:, i + 1])
-        return mass
+            return metrics.mass_within(self.shares, self.model.anchors, lat_lon)
+        logs, total = self._log_parts(lat_lon), 0
+        for i, part in enumerate(self.parts):
+            points = self._points(i).double()
+            each = zip(part.masses.flatten(1)[:, None], points, lat_lon[:, None], strict=True)
+            mass = torch.cat([torch.empty(0, len(metrics.THRESHOLDS_KM)), *(metrics.mass_within(*one) for one in each)])
+            for j, k in enumerate(metrics.THRESHOLDS_KM):
+                if k < part.pixel_km / 2:  # too few of the points lie in so small a cap
+                    mass[:, j] = logs[i].exp() * 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
+            total = total + mass
+        return total.flip(-1).cummin(dim=-1).values.flip(-1)
 
     def radius_holding(self, share, lat_lon):
         """Radius in km around one place a picture (n, 2) that holds `share` of the density, (n,)."""
@@ -282,9 +289,9 @@ class Atlas:
         x, y, z = self._unit_vectors(i, row).T.numpy()
         return torch.from_numpy(healpy.vec2pix(healpy.npix2nside(len(self.anchors)), x, y, z))
 
-    def _belongs(self, i, row, j):
-        """r(c | y) of the cells c of level j > i and of these points y, sparse (M, C)."""
-        level, points = self.levels[j], self.anchors if i == 0 else self.points(i, row)
+    def _belongs(self, i, row):
+        """r(c | y) of the cells c of the next level and of these points y, sparse (M, C)."""
+        level, points = self.levels[i + 1], self.anchors if i == 0 else self.points(i, row)
         cells, weights = cells_of(points, level.nside)
         rows = level.rows_of(cells).cpu()
         point, _ = (rows >= 0).nonzero(as_tuple=True)

@@ -60,7 +60,7 @@ def predict_all(model, embeddings, truth, samples=16, seed=0, progress=True):
     threshold, (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth
     (n, 2); `calibration` (n, 5); and `density` (m, N) of the first SHOWN.
     """
-    parts, size = [], max(1, min(model.chunk // samples, PIXELS // len(model.anchors)))
+    parts, size = [], max(1, min(model.chunk // samples, PIXELS // len(model.anchors), model.answers))
     description = f"{samples} samples a picture, {model.config.sample_steps} steps"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         chunk, places = embeddings[start : start + size], truth[start : start + size]

@@ -3,14 +3,15 @@
 Level 0 gives a density p_0 over the Earth. The zooms of level k = 1, 2, ... are by s = zoom^k about the centres of the
 HEALPix cells of nside 8^k; a place y belongs to its four nearest cells c with the weights r(c | y) of linear
 interpolation. For a picture and a cell, level k gives the natural parameters of a density in zoomed coordinates, which
-`zoom.area_factor` makes a density q_c on the Earth. With the set S of the cells to which the levels above give most
-mass, w_c = integral p_{k-1}(y) r(c | y), the density of levels 0 to k is the mixture
+`zoom.area_factor` makes a density q_c on the Earth. Of the cells of level k a picture has the set S_k, those to which
+P_{k-1}, what the level above says, gives most mass, w_c = integral P_{k-1}(y) r(c | y). With P_0 = p_0 and
 
-    p_k(y) = sum over c in S of w_c q_c(y) + p_{k-1}(y) (1 - sum over c in S of r(c | y)),
+    P_k(y) = sum over c in S_k of w_c q_c(y),    R_k(y) = P_k(y) (1 - sum over c in S_{k+1} of r(c | y)),
 
-which integrates to one whatever S is. Level 1, `HeadLevel`, has few cells, with a place for each in its network, and is
-trained with level 0: its loss is that of this mixture with all cells. Further levels are `readouts.ReadoutLevel`.
-`answer.Answer` computes the mixture.
+what a level says and what remains of it below, the density of levels 0 to K is R_0 + ... + R_{K-1} + P_K, which
+integrates to one whatever the S_k are. Level 1, `HeadLevel`, has few cells, with a place for each in its network; it is
+trained with level 0, by the loss of P_1 with all cells. Further levels are `readouts.ReadoutLevel`. `answer.Answer`
+computes the mixture.
 """
 
 import math
@@ -31,7 +32,7 @@ def cells_of(lat_lon, nside):
     """The four nearest cells of places (n, 2), and their weights r(c | y), which sum to one: (n, 4) each."""
     lat, lon = lat_lon.double().cpu().numpy().T
     cells, weights = healpy.get_interp_weights(nside, lon, lat, lonlat=True)
-    return torch.from_numpy(cells.T.copy()), torch.from_numpy(weights.T.copy())
+    return torch.from_numpy(cells.T.copy()), torch.from_numpy(weights.T.clip(0))  # on a ring some are -1e-12
 
 
 def draw_cells(lat_lon, nside, uniform):
@@ -42,13 +43,13 @@ def draw_cells(lat_lon, nside, uniform):
 
 
 class Level(nn.Module):
-    """What the levels k = 1, 2, ... have in common: C cells, `cells` (C,) in order, that training places belong to.
+    """What the levels k = 1, 2, ... have in common: `cells` (C,), in order, that training places belong to.
 
     A level's parameters are cut to the length `longest`, at which a hill is as narrow as the pixels can integrate:
     without that, training would learn to hide peaks between them.
     """
 
-    def __init__(self, k, cells, config):
+    def __init__(self, k, count, config):
         super().__init__()
         self.nside, self.s, self.l_max = 8**k, config.zoom**k, config.zoom_l_max
         self.grid = HealpixTransform(self.l_max, ZOOM_NSIDE)
@@ -56,7 +57,7 @@ class Level(nn.Module):
         curvature = (l * (l + 1) * (2 * l + 1)).sum() / (8 * math.pi)  # of the F of one place, at its peak
         pixel = math.sqrt(math.pi / 3) / ZOOM_NSIDE
         self.longest = (self.l_max + 1) / math.sqrt(4 * math.pi) / max(curvature * (NARROWEST * pixel) ** 2, 1e-9)
-        self.register_buffer("cells", torch.zeros(cells, dtype=torch.long))
+        self.register_buffer("cells", torch.zeros(count, dtype=torch.long))
 
     def cut(self, natural):
         """Natural parameters (..., D) made no longer than `longest`."""
@@ -89,15 +90,15 @@ class HeadLevel(Level):
     It is blind to x_t: with the exact skip alone the diffusion in zoomed coordinates draws from exactly this density.
     """
 
-    def __init__(self, k, cells, config):
-        super().__init__(k, cells, config)
+    def __init__(self, k, count, config):
+        super().__init__(k, count, config)
         width, rank, d = config.zoom_width, config.zoom_rank, (config.zoom_l_max + 1) ** 2
         self.first, self.second = nn.Linear(config.embed_dim, width), nn.Linear(width, width)
         self.head = nn.Linear(width, d)
         base = healpy.ring2nest(self.nside, range(12 * self.nside**2)) // self.nside**2
         self.register_buffer("base", torch.from_numpy(base), persistent=False)
         self.looks = nn.Linear(width, 12 * rank, bias=False)
-        self.own_out = nn.Parameter(torch.zeros(cells, rank, d))
+        self.own_out = nn.Parameter(torch.zeros(count, rank, d))
         bound = math.sqrt(6 / width)  # as in CSiren
         nn.init.uniform_(self.second.weight, -bound, bound)
         nn.init.normal_(self.looks.weight, std=1 / math.sqrt(width))

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -85,7 +86,7 @@ class ModelConfig:
             )
         if not 1 <= self.levels <= 5:
             raise InputError(f"levels must lie in 1..5, beyond which a cell is smaller than 200 m; got {self.levels}")
-        if not 1 <= self.zoom <= 4096 ** (1 / max(1, self.levels - 1)) or self.zoom_l_max < 0:
+        if not (1 <= self.zoom and self.zoom ** (self.levels - 1) <= 4096) or self.zoom_l_max < 0:
             raise InputError("need zoom >= 1, zoom^(levels - 1) <= 4096, and zoom_l_max >= 0")
         if len(self.zoom_cells) >= self.levels or min(self.zoom_cells, default=1) < 1:
             raise InputError(f"zoom_cells {self.zoom_cells} are not the cells of levels 1 to {self.levels - 1}")
@@ -161,6 +162,15 @@ class LocDiffusion(nn.Module):
     @cached_property
     def _neighbourhoods(self):
         return decoder.neighbourhoods(self.anchors, self.config.rho_km)
+
+    def add_level(self, level):
+        """Let a level, a `hierarchy.Level`, refine what the levels there are say."""
+        self.config = dataclasses.replace(self.config, zoom_cells=(*self.config.zoom_cells, len(level.cells)))
+        self.deeper.append(level)
+        self.__dict__.pop("atlas", None)
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "atlas"}  # its caches are its own
 
     def forward(self, x_t, t, embeddings):
         """The network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
@@ -325,8 +335,9 @@ class LocDiffusion(nn.Module):
 
     @property
     def answers(self):
-        """How many pictures' answers are made at a time: a deeper level has a dozen times as many numbers."""
-        return max(1, self.chunk // 12 // max(1, len(self.deeper))) if self.deeper else self.chunk
+        """How many pictures' answers are made at a time: each cell of a deeper level takes three times as many numbers
+        as level 0."""
+        return max(1, self.chunk // max(1, 3 * self.config.zoom_into * len(self.deeper)))
 
     @torch.no_grad()
     def refine(self, answer, places, seed=0, first=0):
@@ -406,7 +417,7 @@ class LocDiffusion(nn.Module):
         predictions = []
         if isinstance(embeddings, np.ndarray):
             embeddings = torch.from_numpy(np.array(embeddings))  # a copy: the array may be read-only
-        for chunk in embeddings.split(max(1, 2**23 // len(self.anchors))):
+        for chunk in embeddings.split(max(1, min(self.answers, 2**23 // len(self.anchors)))):
             answer = self.answer(chunk)
             drawn = torch.empty(len(chunk), 0, 2)
             if samples:
@@ -480,6 +491,13 @@ class LocDiffusion(nn.Module):
             raise InputError(f"{path} is missing: has this run been trained?") from None
         except (RuntimeError, safetensors.SafetensorError) as error:
             raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
+        if len(model.deeper) < model.config.levels - 1 and model.deeper:
+            missing = (
+                f"{folder}: {len(model.deeper) + 1} of {model.config.levels} levels are there: either its training has"
+            )
+            warnings.warn(
+                f"{missing} not ended (python -m locdiff.train --resume), or its places are too few", stacklevel=2
+            )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device).eval()
 

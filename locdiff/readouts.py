@@ -11,6 +11,9 @@ The density is a hill about the place u of the readout, with the natural paramet
 
 whose profile a_l(sigma), linear between KNOTS of log sigma, all cells share; it is fitted by the likelihood of the
 places that were left out. A cell needs MIN_PLACES distinct training places, so the table is never larger than the data.
+
+The network has been trained on the places that are left out, so where it has learnt them by heart the errors are too
+small: then so are the regions of the density, which training reports for held-out pictures.
 """
 
 import math
@@ -25,7 +28,17 @@ from locdiff.coordinates import from_unit_vector, to_unit_vector
 from locdiff.hierarchy import Level, cells_of
 
 MIN_PLACES, MAX_PLACES = 8, 1024  # of a cell that are used; random ones, where there are more
-PENALTIES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 100.0)  # times the mean square of what is seen
+LEAST = 1e-3  # r(c | y) of a place that counts for a cell
+PENALTIES = (
+    1e-3,
+    1e-2,
+    3e-2,
+    0.1,
+    0.3,
+    1.0,
+    10.0,
+    100.0,
+)  # times the variance of what is seen, over the number of places
 KNOTS = torch.tensor([0.01, 0.03, 0.1, 0.3, 1.0]).log()  # of sigma, in the stereographic plane
 PROFILE_STEPS, PROFILE_BATCH, PROFILE_LR = 300, 256, 1e-2
 
@@ -48,11 +61,11 @@ def from_plane(u):
 class ReadoutLevel(Level):
     """Level k > 1. Natural parameters of what level 1 sees in pictures (m, width), for cells in rows (m,): (m, D)."""
 
-    def __init__(self, k, cells, config):
-        super().__init__(k, cells, config)
-        self.register_buffer("weight", torch.zeros(cells, 2, config.zoom_width))
-        self.register_buffer("bias", torch.zeros(cells, 2))
-        self.register_buffer("sigma", torch.ones(cells))
+    def __init__(self, k, count, config):
+        super().__init__(k, count, config)
+        self.register_buffer("weight", torch.zeros(count, 2, config.zoom_width))
+        self.register_buffer("bias", torch.zeros(count, 2))
+        self.register_buffer("sigma", torch.ones(count))
         self.register_buffer("profile", torch.ones(len(KNOTS), self.l_max + 1))
 
     def forward(self, seen, rows):
@@ -76,7 +89,7 @@ def fit(level, see, train, progress=True):
     """Fill in a ReadoutLevel whose cells are known: `see` is what level 1 sees, of embeddings; `train` Embeddings."""
     distinct, nested = _distinct(train), healpy.ring2nest(level.nside, level.cells.cpu().numpy())
     cells, weights = (part.numpy() for part in cells_of(torch.from_numpy(train.lat_lon[distinct]), level.nside))
-    entry = _members(cells, weights)
+    entry = np.flatnonzero(weights > LEAST)
     entry = entry[np.argsort(cells.flat[entry], kind="stable")]
     ends = np.searchsorted(cells.flat[entry], level.cells.cpu().numpy(), side="right")
     starts = np.searchsorted(cells.flat[entry], level.cells.cpu().numpy())
@@ -105,7 +118,7 @@ def fit(level, see, train, progress=True):
 def cells_to_read(train, nside):
     """The cells (C,), in order, that have the places which a readout needs."""
     cells, weights = (part.numpy() for part in cells_of(torch.from_numpy(train.lat_lon[_distinct(train)]), nside))
-    found, count = np.unique(cells.flat[_members(cells, weights)], return_counts=True)
+    found, count = np.unique(cells.flat[np.flatnonzero(weights > LEAST)], return_counts=True)
     return torch.from_numpy(found[count >= MIN_PLACES])
 
 
@@ -132,13 +145,9 @@ def ridge(x, u, r):
 
 
 def _distinct(train):
-    """Positions of one picture for each distinct place: those of one place would not be left out together."""
-    return np.sort(np.unique(train.lat_lon, axis=0, return_index=True)[1])
-
-
-def _members(cells, weights):
-    """Flat positions in the arrays (n, 4) of places that count for a cell."""
-    return np.flatnonzero(weights > 1e-3)
+    """Positions of one picture for each place, to 10 m: those of one place would not be left out together."""
+    lat, lon = np.round(train.lat_lon, 4).T
+    return np.sort(np.unique(lat + 1j * lon, return_index=True)[1])
 
 
 def _at_most(count, entries, rng):

@@ -298,12 +298,10 @@ class Trainer:
                     file=sys.stderr,
                 )
                 break
-            counts = (*model.config.zoom_cells, len(cells))
-            model.config = dataclasses.replace(model.config, zoom_cells=counts)
             level = readouts.ReadoutLevel(k, len(cells), model.config).to(self.device)
             level.cells.copy_(cells)
             readouts.fit(level, model.see, self.train, progress)
-            model.deeper.append(level)
+            model.add_level(level)
         return model.eval()
 
     def save(self, run):

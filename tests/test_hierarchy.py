@@ -129,21 +129,23 @@ def test_the_likelihood_is_the_mixture_written_out():
 
 
 def sure_of(place, *count, **changes):
-    """A model with three levels, the first of which is sure of the place (2,)."""
+    """A model with three levels, the first two of which are sure of the place (2,), the centre of a cell."""
     model = three_levels(place, *count, **changes)
+    with torch.no_grad():
+        model.deeper[0].head.bias.copy_(3 * shdd.encode(torch.tensor([90.0, 0.0]), 4))
     torch.nn.init.zeros_(model.network.head.weight)
     model.network.head.bias.data = 30 * shdd.encode(place, model.config.l_max).float()
     return model
 
 
 def test_a_third_level_refines_the_mixture_of_the_first_two():
-    """p_2 written out from p_1, whose weights of the cells are taken from its points."""
+    """P_2 and R_1 written out from P_1, whose weights of the cells are taken from its points."""
     model, embedding = sure_of(CENTERS[300], zoom_into=2), torch.randn(1, 5)
     level, at = model.deeper[1], CENTERS[300] + torch.tensor([[0.0, 0.0], [0.4, -0.3], [-1.5, 2.0], [30.0, 5.0]])
     below = copy.deepcopy(model)
     del below.deeper[1]
     answer, first = (one.answer(embedding.expand(len(at), 5)) for one in (model, below))
-    points, masses = points_and_masses(first)
+    points, masses = first._points(1)[0].double(), first.parts[1].masses[0].flatten()
     cells, r = hierarchy.cells_of(points, 64)
     weight = torch.zeros(12 * 64**2, dtype=torch.float64).index_add_(
         0, cells.flatten(), (masses[:, None] * r).flatten()
@@ -151,7 +153,7 @@ def test_a_third_level_refines_the_mixture_of_the_first_two():
     chosen = level.cells[weight[level.cells].topk(2).indices]
     assert (answer.parts[2].weight[0].sort().values - weight[chosen].sort().values).abs().max() < 1e-5
     assert weight[chosen].sum() > 0.02
-    expected, quadrature = first.log_likelihood(at).double().exp(), shdd.encode(healpix_anchors(64), 4)
+    (rest, expected), quadrature = torch.stack(first._log_parts(at)).exp(), shdd.encode(healpix_anchors(64), 4)
     for i, place in enumerate(at):
         cells, r = hierarchy.cells_of(place[None], 64)
         expected[i] *= 1 - r[torch.isin(cells, chosen)].sum()
@@ -161,19 +163,19 @@ def test_a_third_level_refines_the_mixture_of_the_first_two():
             center = healpix_anchors(64)[cell]
             log_q = natural @ shdd.encode(zoom.zoom_in(place, center, 64.0), 4) - log_z
             expected[i] += weight[cell] * log_q.exp() * zoom.zoom_area_factor(place, center, 64.0)
-    assert torch.allclose(answer.log_likelihood(at).double(), expected.log(), atol=2e-3)
+    assert torch.allclose(answer.log_likelihood(at).double(), (rest + expected).log(), atol=2e-3)
 
 
 def test_samples_and_likelihoods_of_three_levels_are_of_one_density():
     """The mean of 1 / p over the samples that fall into a region is its area."""
-    model, n = sure_of(CENTERS[300], 300, spread=0.5), 4000
+    model, n = sure_of(CENTERS[300], 300, spread=0.5, zoom_into=9), 4000
     embedding = torch.randn(1, 5)
     first = model.to_density(model.one_pass(embedding))[0]
     start = model.anchors[torch.multinomial(first, n, replacement=True)]
     samples = model.answer(embedding).refine(start[None], [1])[0]
-    inside = samples[great_circle_km(samples, CENTERS[300]) < 400]
+    inside = samples[great_circle_km(samples, CENTERS[300]) < 300]
     answers = [model.answer(embedding.expand(len(part), 5)).log_likelihood(part) for part in inside.split(200)]
-    area = 2 * math.pi * (1 - math.cos(400 / EARTH_RADIUS_KM))
+    area = 2 * math.pi * (1 - math.cos(300 / EARTH_RADIUS_KM))
     assert torch.cat(answers).double().neg().exp().sum().item() / n == pytest.approx(area, rel=0.1)
 
 
@@ -214,12 +216,18 @@ def test_masses_and_radii_are_those_of_the_points():
     answer, tops = model.answer(torch.zeros(1, 5)), torch.tensor([[10.0, 20.0]], dtype=torch.float64)
     tops = answer.modes()[0][:, 0]
     points, mass = points_and_masses(answer)
-    distance = great_circle_km(tops, points)
-    wanted = [mass[distance <= k].sum().item() for k in metrics.THRESHOLDS_KM]
-    cap = 2 * math.pi * (1 - math.cos(1 / EARTH_RADIUS_KM))  # of 1 km: no point of the grid need lie in it
-    wanted[0] = answer.log_likelihood(tops).exp().item() * cap
-    found = answer.mass_within(tops)[0].tolist()
-    assert found == pytest.approx(wanted, abs=1e-5) and found[0] == pytest.approx(wanted[0], rel=1e-4)
+    distance, coarse = great_circle_km(tops, points), len(model.anchors)
+    parts = slice(coarse, None), slice(coarse)
+    within, coarse = torch.tensor([[mass[p][distance[p] <= k].sum() for k in metrics.THRESHOLDS_KM] for p in parts])
+    cap = 2 * math.pi * (1 - torch.cos(torch.tensor(metrics.THRESHOLDS_KM).double() / EARTH_RADIUS_KM))
+    coarse_by_area, by_area = torch.stack(answer._log_parts(tops)).exp() * cap
+    small = torch.tensor([[k < 415 / 2, k < 26 / 2] for k in metrics.THRESHOLDS_KM]).T  # half the points' distances
+    wanted = torch.where(small[0], coarse_by_area, coarse) + torch.where(small[1], by_area, within)
+    found = answer.mass_within(tops)[0].double()
+    assert torch.allclose(found, wanted.double(), atol=1e-5) and found[0].item() == pytest.approx(
+        wanted[0].item(), rel=1e-4
+    )
+    assert found[0].item() == pytest.approx((answer.log_likelihood(tops).exp() * cap[0]).item(), rel=1e-4)
     radius = answer.radius_holding(0.5, tops).item()
     assert mass[distance <= radius].sum() >= 0.5 - 1e-5 and mass[distance < radius - 1e-3].sum() < 0.5 + 1e-5
 
@@ -276,6 +284,20 @@ def test_places_of_other_cells_cannot_be_trained_on():
     model = zoomed([0, 1])
     with pytest.raises(ValueError, match="no training place belongs to the cells"):
         model.deeper[0].loss(torch.zeros(1, 5), torch.tensor([[-40.0, 30.0]]), torch.zeros(1))
+
+
+def test_copies_and_further_levels_have_their_own_geometry():
+    """What an answer remembers of where cells lie must not outlive a change of the levels."""
+    model, embeddings = sure_of(CENTERS[300], zoom_into=2), torch.randn(2, 5)
+    below = copy.deepcopy(model)
+    del below.deeper[1]
+    below.config = dataclasses.replace(below.config, zoom_cells=(EVERY,))
+    assert len(below.answer(embeddings).parts) == 2
+    other = copy.deepcopy(below)
+    assert "atlas" not in other.__dict__
+    below.add_level(model.deeper[1])
+    assert below.config.zoom_cells == (EVERY, len(model.deeper[1].cells))
+    assert torch.equal(below.answer(embeddings).shares, model.answer(embeddings).shares)
 
 
 def test_samples_repeat_and_stay_where_no_cell_is_known():

@@ -166,6 +166,21 @@ def test_a_third_level_refines_the_mixture_of_the_first_two():
     assert torch.allclose(answer.log_likelihood(at).double(), (rest + expected).log(), atol=2e-3)
 
 
+@pytest.mark.parametrize("decoder_nside", [16, 64])
+def test_weights_of_cells_are_integrals(decoder_nside):
+    """By 16 times as many points; whatever the pixels of level 0 are, which are coarser than the cells of level 2."""
+    model = sure_of(CENTERS[300], zoom_into=2, decoder_nside=decoder_nside)
+    answer, anchors = model.answer(torch.randn(1, 5)), healpix_anchors(128)
+    first, second = answer.parts[1:]
+    fine = HealpixTransform(4, 128).synthesis(first.natural[0]).double().softmax(dim=-1)
+    weight = torch.zeros(12 * 64**2, dtype=torch.float64)
+    for w, masses, center in zip(first.weight[0], fine, model.deeper[0].centers(first.rows[0]), strict=True):
+        cells, r = hierarchy.cells_of(zoom.zoom_out(anchors, center, 8.0), 64)
+        weight.index_add_(0, cells.flatten(), (w * masses[:, None] * r).flatten())
+    expected = weight[model.deeper[1].cells[second.rows[0]]]
+    assert torch.allclose(second.weight[0].double(), expected, rtol=0.03) and (expected > 1e-3).all()
+
+
 def test_samples_and_likelihoods_of_three_levels_are_of_one_density():
     """The mean of 1 / p over the samples that fall into a region is its area."""
     model, n = sure_of(CENTERS[300], 300, spread=0.5, zoom_into=9), 4000

@@ -112,7 +112,7 @@ class HeadLevel(Level):
     def forward(self, seen, rows):
         looks = self.looks(seen).unflatten(-1, (12, -1))
         own = looks[torch.arange(len(rows)), self.base[self.cells[rows]]]
-        own = torch.bmm(own[:, None], self.own_out[rows])
+        own = torch.bmm(own[:, None], self.own_out.index_select(0, rows))  # on a CPU own_out[rows] would not repeat
         return self.cut(self.head(seen) + own[:, 0])
 
     def loss(self, image, lat_lon, uniform):

@@ -366,6 +366,18 @@ def test_two_places_in_one_pixel_are_learnt_apart(tmp_path):
     assert torch.equal(LocDiffusion.load(tmp_path, "cpu").answer(asked).modes()[0][:, 0], tops)
 
 
+def test_gradients_repeat_bit_for_bit():
+    """Of a cell's own head too, whose gradients from several pictures are added up."""
+    model = zoomed(range(0, EVERY, 4), noise=0.1, zoom_l_max=15, zoom_rank=64, zoom_width=32)
+    seen, rows = torch.randn(256, 32), torch.randint(3, (256,))
+    found = set()
+    for _ in range(5):
+        model.zero_grad()
+        model.deeper[0](seen, rows).square().sum().backward()
+        found.add(model.deeper[0].own_out.grad.numpy().tobytes())
+    assert len(found) == 1
+
+
 def test_sharing_a_batch_does_not_change_the_loss():
     model, embeddings = zoomed(noise=0.5), torch.randn(8, 5)
     lat_lon = torch.cat([EDGES, EDGES[:2]])

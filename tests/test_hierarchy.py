@@ -301,6 +301,15 @@ def test_places_of_other_cells_cannot_be_trained_on():
         model.deeper[0].loss(torch.zeros(1, 5), torch.tensor([[-40.0, 30.0]]), torch.zeros(1))
 
 
+def test_a_sample_that_a_level_leaves_goes_no_further():
+    model = sure_of(CENTERS[300], zoom_into=1)
+    answer = model.answer(torch.randn(1, 5))
+    at = healpix_anchors(64)[model.deeper[1].cells[answer.parts[2].rows[0]]].expand(1, 20, 2)
+    assert not torch.isclose(answer.refine(at, [0]), at).all(dim=-1).any()
+    answer.parts[1].rows[:] = model.deeper[0].rows_of(torch.tensor([0]))  # at the other end of the world
+    assert torch.equal(answer.refine(at, [0]), at)
+
+
 def test_copies_and_further_levels_have_their_own_geometry():
     """What an answer remembers of where cells lie must not outlive a change of the levels."""
     model, embeddings = sure_of(CENTERS[300], zoom_into=2), torch.randn(2, 5)

@@ -75,9 +75,8 @@ class Level(nn.Module):
         lon, lat = healpy.pix2ang(self.nside, self.cells[rows].cpu().numpy(), lonlat=True)
         return torch.from_numpy(np.stack([lat, lon], axis=-1))
 
-    def log_loss(self, natural, lat_lon, centers):
-        """-log density, in zoomed coordinates about the centres (n, 2), at places (n, 2), by natural (n, D): (n,)."""
-        zoomed = zoom.zoom_in(lat_lon.double().cpu(), centers, self.s)
+    def log_loss(self, natural, zoomed):
+        """-log density, by natural parameters (n, D), at places (n, 2) in zoomed coordinates: (n,)."""
         coeffs = shdd.encode(zoomed, self.l_max).to(natural)
         return self.grid.log_partition(natural) - (natural * coeffs).sum(dim=-1)
 
@@ -121,4 +120,5 @@ class HeadLevel(Level):
         rows = self.rows_of(cells)
         if (rows < 0).any():
             raise ValueError(f"no training place belongs to the cells {cells[rows.cpu() < 0].tolist()}")
-        return self.log_loss(self(self.see(image), rows), lat_lon, decoder.healpix_anchors(self.nside)[cells])
+        zoomed = zoom.zoom_in(lat_lon.double().cpu(), decoder.healpix_anchors(self.nside)[cells], self.s)
+        return self.log_loss(self(self.see(image), rows), zoomed)

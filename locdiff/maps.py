@@ -131,7 +131,7 @@ def draw_predictions(path, anchors, places, density, samples=None, truth=None, p
 
 
 def draw_zooms(path, answer, places, truth, pictures=None):
-    """Write a png of the densities of a `answer.Answer` at three zooms: for each picture the picture, the world, and
+    """Write a png of the densities of an `answer.Answer` at three zooms: for each picture the picture, the world, and
     close-ups of 3,000 and 300 km with the most likely place (n, 2) and the truth (n, 2)."""
     n, grey = len(places), grey_map()
     figure = Figure(figsize=(13.5, 2.9 * n + 0.6), dpi=110, layout="constrained")

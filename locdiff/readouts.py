@@ -29,16 +29,8 @@ from locdiff.hierarchy import Level, cells_of
 
 MIN_PLACES, MAX_PLACES = 8, 1024  # of a cell that are used; random ones, where there are more
 LEAST = 1e-3  # r(c | y) of a place that counts for a cell
-PENALTIES = (
-    1e-3,
-    1e-2,
-    3e-2,
-    0.1,
-    0.3,
-    1.0,
-    10.0,
-    100.0,
-)  # times the variance of what is seen, over the number of places
+# of the ridge regression, times the variance of what is seen, over the number of places
+PENALTIES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 100.0)
 KNOTS = torch.tensor([0.01, 0.03, 0.1, 0.3, 1.0]).log()  # of sigma, in the stereographic plane
 PROFILE_STEPS, PROFILE_BATCH, PROFILE_LR = 300, 256, 1e-2
 
@@ -164,9 +156,7 @@ def _fit_profile(level, left_out):
         optimizer.param_groups[0]["lr"] = PROFILE_LR * 0.5 * (1 + math.cos(math.pi * step / PROFILE_STEPS))
         some = torch.randint(len(left_out), (PROFILE_BATCH,), generator=generator)
         true, found, sigma = left_out[some].to(device).split([2, 2, 1], dim=1)
-        natural = level.hill(found, sigma[:, 0])
-        coeffs = shdd.encode(from_plane(true), level.l_max).to(natural)
-        loss = (level.grid.log_partition(natural) - (natural * coeffs).sum(dim=-1)).mean()
+        loss = level.log_loss(level.hill(found, sigma[:, 0]), from_plane(true)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -111,7 +111,7 @@ def test_readouts_interpolate_between_training_places():
     u = (level.weight[rows] @ embeddings[..., None])[..., 0] + level.bias[rows]
     found = zoom.zoom_out(from_plane(u.double()), level.centers(rows), S)
     assert (great_circle_km(found, lat_lon) < 3).all()  # training places lie 15 km apart
-    loss = level.log_loss(level(embeddings, rows), lat_lon, level.centers(rows))
+    loss = level.log_loss(level(embeddings, rows), zoom.zoom_in(lat_lon, level.centers(rows), S))
     assert loss.mean() < -2.5  # against 2.5 of the uniform density in zoomed coordinates
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from locdiff.train import versions
+from locdiff.files import versions
 
 
 def options(description, add=lambda parser: None):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from common import options, report, seconds
 
-from locdiff import decoder, shdd
-from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
+from locdiff.sphere import decoder, healpix, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
 
 S, ANCHORS, PART, VECTORS = 0.1, 1_000_000, 20_000, 64
 
@@ -37,15 +37,15 @@ def main():
         bound = EARTH_RADIUS_KM * S * math.sqrt(math.pi / 2 / curvature)
         basis = shdd.encode(part, l_max).float()
         few = coeffs[:VECTORS]
-        anchors = decoder.healpix_anchors(64, device=arguments.device)
+        anchors = healpix.healpix_anchors(64, device=arguments.device)
         transform, alone = (
-            decoder.healpix_transform(l_max, 64, device=arguments.device),
+            healpix.healpix_transform(l_max, 64, device=arguments.device),
             decoder.neighbourhoods(anchors, 0),
         )
         decoders = {
             "exact": lambda c=coeffs[:512]: decoder.exact_mode(c),
-            "HEALPix": lambda c=coeffs[:512], t=transform, a=anchors, m=alone: decoder.seek(t.synthesis, c, a, m),
-            "dense": lambda c=few, b=basis: shdd.evaluate(c, b).argmax(dim=-1),
+            "HEALPix": lambda c=coeffs[:512], t=transform, a=anchors, m=alone: decoder.mode_seek(t.synthesis, c, a, m),
+            "dense": lambda c=few, b=basis: shdd.synthesis(c, b).argmax(dim=-1),
             "dense with harmonics": lambda c=few: decoder.evaluate_at(c, part).argmax(dim=-1),
         }
         times = seconds(decoders, arguments.device, rounds=2)

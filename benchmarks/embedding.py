@@ -20,7 +20,8 @@ from common import options, report
 from PIL import Image
 from safetensors.torch import save_file
 
-from locdiff.embed import ClipEncoder, ClipSettings, embed
+from locdiff.data.encoders import ClipEncoder, ClipSettings
+from locdiff.data.encoding import embed
 
 BATCH, ROUNDS = 32, 3
 

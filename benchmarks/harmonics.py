@@ -11,7 +11,7 @@ import torch
 from common import options, report, seconds
 from scipy.special import sph_harm_y_all
 
-from locdiff.spherical_harmonics import real_spherical_harmonics as ours
+from locdiff.sphere.spherical_harmonics import real_spherical_harmonics as ours
 from reference.spherical_harmonics import real_spherical_harmonics as reference
 
 POINTS, CHECKED, SCIPY_POINTS = 49_152, 2_000, 2_048

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from common import options, report, seconds
 
-from locdiff import metrics, train
-from locdiff.coordinates import great_circle_km
-from locdiff.model import LocDiffusion
-from locdiff.processes import pick_device
+from locdiff.evaluation import metrics
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import load_data, read_settings
 
 SHOWN_KM = (1, 5, 25, 200, 750, 2500)
 
@@ -32,10 +33,10 @@ def first_levels(model, n):
 
 def accuracy(model, embeddings, truth):
     tops, gain = [], []
-    for e, place in zip(embeddings.split(model.answers), truth.split(model.answers), strict=True):
-        answer = model.answer(e)
-        tops.append(answer.modes()[0][:, 0])
-        gain.append(answer.log_likelihood(place).double() + math.log(4 * math.pi))
+    for e, place in zip(embeddings.split(model.posterior_batch_size), truth.split(model.posterior_batch_size), strict=True):
+        answer = model.posterior(e)
+        tops.append(posterior.modes()[0][:, 0])
+        gain.append(posterior.log_likelihood(place).double() + math.log(4 * math.pi))
     distance = great_circle_km(torch.cat(tops), truth)
     within = {f"{k} km": 100 * (distance <= k).double().mean().item() for k in SHOWN_KM}
     return within | {
@@ -49,7 +50,7 @@ def times(models, embeddings, device, batch, turn, rounds=3):
 
     `turn` counts, for each model, the pictures it has seen: each round takes new ones."""
     work = {
-        "density": lambda model, e: model.density(e), "density and top": lambda model, e: model.answer(e).modes(),
+        "density": lambda model, e: model.density(e), "density and top": lambda model, e: model.posterior(e).modes(),
         "predict": lambda model, e: model.predict(e),
     }  # fmt: skip
     rows, count = [], min(max(batch, 20), len(embeddings))
@@ -78,9 +79,9 @@ def main():
     arguments = options(__doc__, add)
     device = pick_device(arguments.device)
     model = LocDiffusion.load(arguments.run, device)
-    _, test = train.load_data(train.read_settings(arguments.run))
+    _, test = load_data(read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
-    models = {n: first_levels(model, n) for n in range(1, len(model.deeper) + 2)}
+    models = {n: first_levels(model, n) for n in range(1, len(model.refinements) + 2)}
     turn = dict.fromkeys(models, 0)
     rows = [row for batch in (1, 64) for row in times(models, embeddings, device.type, batch, turn)]
     report("levels_times", rows, arguments)

@@ -11,7 +11,8 @@ import torch
 from common import options, report, seconds
 from torch.nn.functional import normalize
 
-from locdiff.model import LocDiffusion, ModelConfig
+from locdiff.model.config import ModelConfig
+from locdiff.model.locdiffusion import LocDiffusion
 
 GALLERY, WIDTH = 100_000, 512
 

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from common import options, report
 
-from locdiff import train
-from locdiff.coordinates import from_unit_vector
-from locdiff.processes import pick_device
+from locdiff.sphere.coordinates import from_unit_vector
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import load_data, resolve
+from locdiff.training.trainer import Trainer
 
 WIDTH, STEPS, CHUNK = 768, 60, 100_000
 
@@ -99,11 +100,11 @@ def main():
         peak = Peak()
         peak.start()
         start = time.perf_counter()
-        settings = train.resolve(data=str(folder))
-        data, _ = train.load_data(settings)
+        settings = resolve(data=str(folder))
+        data, _ = load_data(settings)
         opened = time.perf_counter() - start
-        trainer = train.Trainer(settings, data, pick_device(arguments.device))
-        step = median_ms(lambda _: trainer.advance())
+        trainer = Trainer(settings, data, pick_device(arguments.device))
+        step = median_ms(lambda _: trainer.training_step())
         batches = np.random.default_rng(0).integers(len(data), size=(2, STEPS, settings.training.batch))
         forget(folder / "embeddings.npy")
         cold = median_ms(lambda i: data.batch(batches[0, i]))

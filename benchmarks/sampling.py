@@ -15,9 +15,10 @@ import torch
 from common import options, report, seconds
 from torch.nn.functional import normalize
 
-from locdiff import evaluate, metrics, train
-from locdiff.model import LocDiffusion
-from locdiff.processes import pick_device
+from locdiff.evaluation import metrics, summaries
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import load_data, read_settings
 
 STEPS = (100, 50, 25, 10, 5, 2, 1)
 SOLVERS = {"DDIM, eta = 1": ("ddim", 1.0), "DDIM, eta = 0": ("ddim", 0.0), "DPM-Solver++(2M)": ("dpm++", 0.0)}
@@ -36,7 +37,7 @@ def accuracy(model, embeddings, truth, samples):
             one = metrics.hits(places.flatten(0, 1), truth.repeat_interleave(samples, 0))
             hits = {
                 "one sample": one.view(len(truth), samples, -1).double().mean(dim=1),
-                f"medoid of {samples}": metrics.hits(evaluate.medoid(places), truth).double(),
+                f"medoid of {samples}": metrics.hits(summaries.medoid(places), truth).double(),
             }
             base = base or hits
             row = {"steps": steps, "solver": name}
@@ -115,7 +116,7 @@ def main():
     arguments = options(__doc__, add)
     device = pick_device(arguments.device)
     model = LocDiffusion.load(arguments.run, device)
-    _, test = train.load_data(train.read_settings(arguments.run))
+    _, test = load_data(read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
     settings = {key: str(value) for key, value in dataclasses.asdict(model.config).items()}
     torch.manual_seed(0)

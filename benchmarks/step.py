@@ -26,11 +26,10 @@ from common import options, report
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from locdiff.sphere import shdd, spherical_harmonics
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "paper_figures"))
 from table_5 import make_trainer, peak_mb
-
-from locdiff import shdd
-from locdiff import spherical_harmonics as harmonics
 
 DEGREES = (15, 23, 31, 47, 95)
 WAYS = ("ours", "ours, bf16", "explicit", "straightforward")
@@ -68,23 +67,23 @@ def evaluate_by_products(coeffs, basis):
 
 def measure(l_max, way, steps, device):
     """Print seconds of a step (the best of `steps`), memory in MB, parameters and operations, as JSON."""
-    make_trainer(1, "paper", 4, device).advance()
+    make_trainer(1, "paper", 4, device).training_step()
     before = peak_mb(device)
     if way in ("explicit", "straightforward"):
-        harmonics.real_spherical_harmonics = shdd.real_spherical_harmonics = explicit_harmonics
+        spherical_harmonics.real_spherical_harmonics = shdd.real_spherical_harmonics = explicit_harmonics
     if way == "straightforward":
-        shdd.evaluate = evaluate_by_products
+        shdd.synthesis = evaluate_by_products
     trainer = make_trainer(l_max, "paper", 512, device)
     trainer.model.bf16 = way == "ours, bf16"
-    trainer.advance()
+    trainer.training_step()
     times = []
     for _ in range(steps):
         start = time.perf_counter()
-        trainer.advance()  # waits for the gradient's norm, so for the GPU
+        trainer.training_step()  # waits for the gradient's norm, so for the GPU
         times.append(time.perf_counter() - start)
     memory = peak_mb(device)
     with FlopCounterMode(display=False) as counter:
-        trainer.advance()
+        trainer.training_step()
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(json.dumps([min(times), memory, memory - before, parameters, counter.get_total_flops()]))
 
@@ -107,11 +106,11 @@ def matmul_rate(device, dtype=torch.float32, rounds=20):
 
 def show_profile(l_max, device):
     trainer = make_trainer(l_max, "paper", 512, device)
-    trainer.advance()
+    trainer.training_step()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as record:
         for _ in range(3):
-            trainer.advance()
+            trainer.training_step()
     order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
     print(record.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=40))
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from common import options, report, seconds
 
-from locdiff import decoder, shdd
-from locdiff.spherical_harmonics import HealpixTransform
+from locdiff.sphere import decoder, healpix, shdd
+from locdiff.sphere.healpix import HealpixTransform
 
 BATCH, PART, L_MAX = 64, 32_768, 47
 
@@ -23,7 +23,7 @@ def main():
     for nside in (32, 64, 128, 256):
         coeffs = torch.randn(BATCH, (L_MAX + 1) ** 2, generator=torch.Generator().manual_seed(0)).to(arguments.device)
         transform = HealpixTransform(L_MAX, nside).to(arguments.device)
-        anchors = decoder.healpix_anchors(nside, device=arguments.device)
+        anchors = healpix.healpix_anchors(nside, device=arguments.device)
         part = anchors[:: max(1, len(anchors) // PART)]
         scale = len(anchors) / len(part)
         basis = shdd.encode(part, L_MAX).to(coeffs.dtype)
@@ -32,7 +32,7 @@ def main():
         times = seconds(
             {
                 "ours": lambda t=transform, c=coeffs: t.synthesis(c),
-                "dense": lambda c=coeffs, b=basis: shdd.evaluate(c, b),
+                "dense": lambda c=coeffs, b=basis: shdd.synthesis(c, b),
                 "dense with harmonics": lambda c=coeffs, p=part: decoder.evaluate_at(c, p),
                 "alm2map": lambda a=alm, n=nside: healpy.alm2map(a, n, lmax=L_MAX),
             },

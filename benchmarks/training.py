@@ -15,11 +15,15 @@ import statistics
 import common
 from torch import nn
 
-from locdiff import datasets, metrics, train
-from locdiff.evaluate import calibration
-from locdiff.model import LocDiffusion
-from locdiff.processes import pick_device
-from locdiff.train import Trainer, resolve
+from locdiff.data import blue_marble
+from locdiff.data.embeddings import train_and_test
+from locdiff.evaluation import metrics
+from locdiff.evaluation.summaries import calibration
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.sphere import pixels
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import infer_data_fields, resolve
+from locdiff.training.trainer import Trainer
 
 
 class Variant(LocDiffusion):
@@ -28,7 +32,7 @@ class Variant(LocDiffusion):
 
     def __init__(self, config, readable=None, target="x0", residual=False):
         super().__init__(config)
-        self.readable, self.target = self.readable if readable is None else readable, target
+        self.input_gate_snr, self.target = self.input_gate_snr if readable is None else readable, target
         if residual:
             self.network.down = nn.ModuleList(Residual(block) for block in self.network.down)
             self.network.up = nn.ModuleList(Residual(block) for block in self.network.up)
@@ -57,7 +61,7 @@ L2 = {"loss": "l2", "exact_skip": False}
 KL = {"loss": "shdd_kl", "exact_skip": False}
 VARIANTS = {  # settings of the run, and what makes the Variant
     "quickstart": ({}, {}),
-    "its first version": ({"depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4}, {}),
+    "its first version": ({"depth": 6, "whiten": 0.0, "p_pure_noise": 0.0, "lr": 5e-4}, {}),
     "no exact skip": ({"exact_skip": False}, {}),
     "no exact skip, cosine schedule": ({"exact_skip": False, "schedule": "cosine"}, {}),
     "L2": (L2, {}),
@@ -67,8 +71,8 @@ VARIANTS = {  # settings of the run, and what makes the Variant
     "SHDD-KL, temperature 4": (KL | {"temperature": 4.0}, {}),
     "x_t unseen": ({}, {"readable": math.inf}),
     "x_t seen throughout": ({}, {"readable": 1e-6}),
-    "no pure noise": ({"pure_noise": 0.0}, {}),
-    "half at pure noise": ({"pure_noise": 0.5}, {}),
+    "no pure noise": ({"p_pure_noise": 0.0}, {}),
+    "half at pure noise": ({"p_pure_noise": 0.5}, {}),
     "whiten-0": ({"whiten": 0.0}, {}),
     "whiten-0.03": ({"whiten": 0.03}, {}),
     "whiten-3": ({"whiten": 3.0}, {}),
@@ -87,14 +91,14 @@ VARIANTS = {  # settings of the run, and what makes the Variant
 
 def trainer(name, steps, seed, data, device):
     overrides, options = VARIANTS[name]
-    settings = train.fitted(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
+    settings = infer_data_fields(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
     return Trainer(settings, data, device, functools.partial(Variant, **options))
 
 
 def measure(one, test, seed):
     """Train to the end and score: a row of the table."""
     for _ in range(one.steps):
-        one.advance()
+        one.training_step()
     model = one.averaged_model()
     embeddings, truth = test.batch(range(len(test)))
     coeffs = model.one_pass(embeddings)
@@ -102,7 +106,7 @@ def measure(one, test, seed):
     tops = model.modes(coeffs, shares)[0][:, 0]
     samples = model.decode(model.sample(embeddings, 1, seed=seed))[:, 0]
     worth = calibration(shares, model.log_likelihood(coeffs, shares, truth), truth).double().mean(dim=0)
-    mass = metrics.mass_within(shares, model.anchors, truth).double().mean(dim=0)
+    mass = pixels.mass_within(shares, model.anchors, truth).double().mean(dim=0)
     top, sample = (metrics.hits(places, truth).double().mean(dim=0) for places in (tops, samples))
     percent = {
         "one pass, % within 25 km": top[1], "200 km": top[2], "750 km": top[3], "one sample, 200 km": sample[2],
@@ -133,10 +137,10 @@ def main():
         print("\n".join(f"{name}: {settings | options}" for name, (settings, options) in VARIANTS.items()))
         return
     device = pick_device(arguments.device)
-    folder = datasets.blue_marble(resolve().blue_marble)
-    data, test = datasets.train_and_test(folder, 0)
+    folder = blue_marble.blue_marble(resolve().blue_marble)
+    data, test = train_and_test(folder, 0)
     found = {name: [] for name in arguments.only or VARIANTS}
-    trials = {name: trainer(name, 1000, 0, data, device).advance for name in found}
+    trials = {name: trainer(name, 1000, 0, data, device).training_step for name in found}
     step_takes = common.seconds(trials, device.type, rounds=12)
     del trials
     for seed in arguments.seeds:

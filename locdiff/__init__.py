@@ -1,11 +1,15 @@
 """LocDiffusion in PyTorch: a picture goes in, a probability over the whole Earth comes out.
 
-The mathematics (coordinates, spherical_harmonics, shdd, decoder, diffusion) has the names, the conventions and, to
-floating-point tolerance, the values of the NumPy package `reference`, whose docstrings hold the equations. Tensors keep
-their dtype and device. What a user runs: `python -m locdiff.train`, `.evaluate`, `.predict`.
+The mathematics in `sphere` and `model.diffusion` has the names, the conventions and, to floating-point tolerance, the
+values of the NumPy package `reference`, whose docstrings hold the equations. Tensors keep their dtype and device. A
+user runs `python -m locdiff.train`, `.evaluate`, `.predict`, `.embed`.
 """
 
-from locdiff.model import LocDiffusion
+from importlib import metadata
 
-__all__ = ["LocDiffusion", "__version__"]
-__version__ = "0.1.0"
+from locdiff.errors import InputError
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.pipeline import Pipeline, Prediction
+
+__all__ = ["InputError", "LocDiffusion", "Pipeline", "Prediction", "__version__"]
+__version__ = metadata.version("locdiffusion")

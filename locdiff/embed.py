@@ -1,8 +1,9 @@
-"""Turn pictures into embeddings that `train --data` and `predict` read, with a frozen CLIP model of open_clip.
+"""Turn pictures into embeddings that `train --data` and `predict` read, with a frozen encoder.
 
 python -m locdiff.embed PICTURES OUT                       a folder; places from the one csv, tsv or parquet file in it
 python -m locdiff.embed PICTURES OUT --places MP16.csv     ids are matched to paths or names, also in zip and tar files
 python -m locdiff.embed SHARDS OUT                         tar files of jpg and json (WebDataset)
+python -m locdiff.embed PICTURES OUT --encoder open_clip:ViT-B-32/laion2b_s34b_b79k      another model of open_clip
 python -m locdiff.embed PICTURES OUT --weights clip.safetensors          with weights from a file: no network needed
 torchrun --nproc_per_node=4 -m locdiff.embed PICTURES OUT                on several GPUs
 
@@ -10,332 +11,42 @@ OUT receives embeddings.npy (float16), locations.csv (id, lat, lon, author), met
 used, failures.csv with the reason for each. After a kill the same command goes on where it stopped.
 """
 
-import contextlib
-import csv
-import dataclasses
-import hashlib
-import json
-import os
 import sys
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from locdiff import cli
-from locdiff.cli import InputError, option
-from locdiff.datasets import THUMBNAIL_ENCODER, THUMBNAIL_SIDE, thumbnail_embeddings
-from locdiff.layouts import Picture, read_picture, read_source
-from locdiff.processes import joined, world
-
-TODO, DONE, FAILED = 0, 1, 2  # states of a picture in progress.npy
-COPY = 65_536  # rows copied at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipSettings:
-    """Which frozen encoder."""
-
-    model: str = option("ViT-L-14", "model of open_clip (its list_models() names them all)")
-    weights: str = option("openai", "pretrained weights that open_clip downloads, or a file (.safetensors)")
-
-
-class ClipEncoder:
-    """A frozen open_clip model: `name`, `prepare` (picture -> tensor) and `encode` (batch of these -> embeddings)."""
-
-    def __init__(self, settings, device):
-        import open_clip
-
-        is_file = os.path.exists(settings.weights)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # open_clip's, about activations that old weights were trained with
-                self.model, _, self.prepare = open_clip.create_model_and_transforms(
-                    settings.model, pretrained=settings.weights, device=device
-                )
-        except Exception as error:  # whatever the download, the file format or open_clip raises
-            raise InputError(
-                f"cannot get the weights '{settings.weights}' of {settings.model}: {error}; without a network, "
-                "download them elsewhere and give the file by --weights FILE"
-            ) from None
-        self.model.eval().requires_grad_(False)
-        self.device, self._architecture = torch.device(device), settings.model
-        self.name = f"{settings.model}/{settings.weights}"
-        if is_file:
-            self.name = f"{settings.model}/{Path(settings.weights).stem}-{_digest(settings.weights)}"
-
-    @torch.inference_mode()
-    def encode(self, batch):
-        """Prepared pictures (n, 3, height, width) -> embeddings (n, d), not normalised; half precision on a GPU."""
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            return self.model.encode_image(batch.to(self.device, non_blocking=True)).float().cpu()
-
-    @torch.inference_mode()
-    def encode_text(self, texts):
-        """Embeddings (n, d) of a list of texts by CLIP's other tower, which was trained to meet those of pictures."""
-        import open_clip
-
-        tokens = open_clip.get_tokenizer(self._architecture)(texts)
-        return self.model.encode_text(tokens.to(self.device)).float().cpu()
-
-
-class ThumbnailEncoder:
-    """The embedded data's: the picture's central square, reduced to 16 x 16 pixels."""
-
-    name = THUMBNAIL_ENCODER
-
-    @staticmethod
-    def prepare(image):
-        image = ImageOps.fit(image, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
-
-    @staticmethod
-    def encode(batch):
-        return thumbnail_embeddings(batch)
-
-
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
-def encoder_of(name, weights=None, device="cpu"):
-    """The encoder that a model's embeddings are by, from its name; `weights` is the file, if it came from one."""
-    if name == THUMBNAIL_ENCODER:
-        return ThumbnailEncoder()
-    model, _, tag = name.partition("/")
-    if not tag:
-        raise InputError(
-            f"this model was trained on embeddings by '{name}', which is no encoder that this program knows: embed the "
-            "pictures with it and give the folder (embeddings.npy, locations.csv) instead"
-        )
-    encoder = ClipEncoder(ClipSettings(model, weights or tag), device)
-    if encoder.name != name:
-        raise InputError(f"the embeddings would be by '{encoder.name}', but this model was trained on '{name}'")
-    return encoder
-
-
-def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None):
-    """Yields, batch by batch, what was read of the pictures (a list of `layouts.Picture`; of some `indices` in it):
-
-    the indices (m) of the pictures that could be read, their embeddings (m, d), and [(index, reason), ...] of
-    those that could not. `workers` processes read; None means one a processor, at most 8, and none for a few pictures.
-    """
-    chosen = _Pictures(pictures, encoder.prepare, indices)
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1, len(chosen) // 32)
-    loader = DataLoader(
-        chosen, batch, num_workers=workers, collate_fn=_collate, prefetch_factor=4 if workers else None
-    )  # fmt: skip
-    for index, images, reasons in loader:
-        good = np.array([not reason for reason in reasons])
-        failures = [(i, reason) for i, reason in zip(index, reasons, strict=True) if reason]
-        yield index[good], encoder.encode(images) if len(images) else images, failures
-
-
-def embed_pictures(paths, encoder):
-    """Embeddings of picture files: n paths -> (n, embed_dim) float32. InputError names a file that is no picture."""
-    rows = []
-    for _, embeddings, failures in encode_pictures([Picture(str(path)) for path in paths], encoder):
-        for i, reason in failures:
-            raise InputError(f"cannot read the picture {paths[i]}: {reason}")
-        rows.append(embeddings)
-    return torch.cat(rows) if rows else torch.empty(0, 0)
-
-
-class _Pictures(Dataset):
-    """Prepared pictures, or the reason why there is none; `indices` picks some."""
-
-    def __init__(self, pictures, prepare, indices=None):
-        self.pictures, self.prepare = pictures, prepare
-        self.indices = range(len(pictures)) if indices is None else indices
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, i):
-        index = int(self.indices[i])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, about odd but readable files
-                return index, self.prepare(read_picture(self.pictures[index])), ""
-        except ValueError as error:
-            return index, None, str(error)
-
-
-def _collate(samples):
-    index, images, reasons = zip(*samples, strict=True)
-    images = [image for image in images if image is not None]
-    return np.array(index), torch.stack(images) if images else torch.empty(0), reasons
-
-
-def embed(source, out, encoder, places=None, batch=64, workers=None, rank=0, world=1, barrier=lambda: None):
-    """Embed all pictures of `source` into the embeddings folder `out`; see the top of this file. Returns meta.json's.
-
-    With `world` processes each embeds every world-th picture, and rank 0 finishes when all have.
-    """
-    out = Path(out)
-    pictures, found = read_source(source, places)
-    state = _Progress(out, _key(found.ids, encoder.name), len(pictures), rank == 0)
-    barrier()
-    state.open()
-    todo = np.flatnonzero(np.array(state.progress) == TODO)
-    todo = todo[todo % world == rank]
-    with tqdm(total=len(todo), desc="embedding", unit="picture", disable=rank > 0) as bar:
-        for index, embeddings, failures in encode_pictures(pictures, encoder, batch, workers, todo):
-            state.write(index, embeddings)
-            state.fail(failures)
-            bar.update(len(index) + len(failures))
-    barrier()
-    return state.finish(found, encoder) if rank == 0 else None
-
-
-def _key(ids, encoder):
-    digest = hashlib.sha256(encoder.encode())
-    for name in ids:
-        digest.update(b"\0" + name.encode())
-    return digest.hexdigest()
-
-
-class _Progress:
-    """The unfinished embeddings in OUT/unfinished: rows are on disk before they are marked as done."""
-
-    def __init__(self, out, key, n, make):
-        self.out, self.folder, self.n = out, out / "unfinished", n
-        if (out / "embeddings.npy").exists():
-            raise InputError(f"{out} is finished: remove it, or give another folder")
-        settings = self.folder / "key.txt"
-        if make:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if not settings.exists():
-                    np.save(self.folder / "progress.npy", np.zeros(n, np.uint8))
-                    (self.folder / "failures.csv").write_text("")
-                    settings.write_text(key)
-            except OSError as error:
-                raise InputError(f"cannot write into {out}: {error}") from None
-            if settings.read_text() != key:
-                raise InputError(
-                    f"{self.folder} was begun with other pictures or another encoder: remove it to start anew"
-                )
-
-    def open(self):
-        self.progress = np.load(self.folder / "progress.npy", mmap_mode="r+")
-
-    def write(self, index, embeddings):
-        if not len(index):
-            return
-        path = self.folder / "embeddings.npy"
-        try:
-            if not path.exists():  # several processes may make it, all alike
-                temporary = path.with_name(f"{os.getpid()}.npy")
-                np.lib.format.open_memmap(temporary, "w+", np.float16, (self.n, embeddings.shape[1])).flush()
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
-                temporary.unlink()
-            rows = embeddings.numpy().astype(np.float16)
-            start = path.stat().st_size - self.n * rows[0].nbytes  # the length of the header
-            with open(path, "r+b") as file:  # written, not mapped: a full disk is an error, not a bus error
-                for row, values in zip(index, rows, strict=True):
-                    file.seek(start + int(row) * values.nbytes)
-                    file.write(values.tobytes())
-        except OSError as error:
-            raise InputError(
-                f"cannot write {path}: {error}; make room there and start the same command again"
-            ) from None
-        self.progress[index] = DONE
-
-    def fail(self, failures):
-        if failures:
-            with open(self.folder / "failures.csv", "a", newline="") as file:
-                csv.writer(file).writerows(failures)
-            self.progress[[i for i, _ in failures]] = FAILED
-
-    def finish(self, found, encoder):
-        """Write the finished folder: the rows that succeeded, embeddings.npy last."""
-        done = np.flatnonzero(np.array(self.progress) == DONE)
-        with open(self.folder / "failures.csv", newline="") as file:
-            reasons = {int(i): reason for i, reason in csv.reader(file)}
-        if not len(done):
-            first = next(iter(reasons.items()), None)
-            raise InputError(
-                f"none of the {self.n} pictures could be read; the first: {found.ids[first[0]]}: {first[1]}"
-            )
-        rows = np.load(self.folder / "embeddings.npy", mmap_mode="r")
-        try:
-            finished = np.lib.format.open_memmap(
-                self.folder / "finished.npy", "w+", np.float16, (len(done), rows.shape[1])
-            )
-            for start in range(0, len(done), COPY):
-                finished[start : start + COPY] = rows[done[start : start + COPY]]
-            finished.flush()
-            _write_csv(
-                self.out / "locations.csv",
-                ["id", "lat", "lon", "author"],
-                (
-                    [found.ids[i], *("" if np.isnan(x) else f"{x:.6f}" for x in found.lat_lon[i]), found.authors[i]]
-                    for i in done
-                ),
-            )
-            if reasons:
-                _write_csv(
-                    self.out / "failures.csv", ["id", "reason"], ([found.ids[i], reasons[i]] for i in sorted(reasons))
-                )
-            import open_clip
-
-            meta = {
-                "encoder": encoder.name, "preprocessing": str(encoder.prepare), "pictures": len(done),
-                "failed": len(reasons), "width": rows.shape[1],
-                "versions": {"open_clip": open_clip.__version__, "torch": torch.__version__, "numpy": np.__version__},
-            }  # fmt: skip
-            (self.out / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-            os.replace(self.folder / "finished.npy", self.out / "embeddings.npy")
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.out}: {error}; make room there and start the same command again"
-            ) from None
-        return meta
-
-
-def _write_csv(path, header, rows):
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+from locdiff import options
+from locdiff.data.encoders import DEFAULT, ENCODERS, make_encoder
+from locdiff.data.encoding import embed
+from locdiff.training.distributed import process_group, rank_and_world_size
 
 
 def main(argv=None):
-    parser = cli.Parser(prog="python -m locdiff.embed", description=__doc__)
+    """Run the command line."""
+    parser = options.Parser(prog="python -m locdiff.embed", description=__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of pictures or archives, or one of them")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument(
         "--places", type=Path, metavar="FILE", help="csv, tsv or parquet: id, lat, lon and maybe author"
     )
-    cli.add_options(parser, "encoder", ClipSettings)
+    parser.add_argument(
+        "--encoder", default=DEFAULT, metavar="NAME",
+        help=f"one of {', '.join(ENCODERS)}, with details behind a colon (default {DEFAULT}; open_clip's list_models() "
+        "names its models)",
+    )  # fmt: skip
+    parser.add_argument("--weights", metavar="FILE", help="file of the encoder's weights (.safetensors)")
     parser.add_argument("--batch", type=int, default=64, help="pictures at a time (default 64)")
     parser.add_argument("--workers", type=int, help="processes that read pictures (default: the processors, at most 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     arguments = parser.parse_args(argv)
-    settings = ClipSettings(arguments.model or ClipSettings.model, arguments.weights or ClipSettings.weights)
-    with joined(arguments.device, "gloo") as device:
-        rank, processes = world()
+    with process_group(arguments.device, "gloo") as device:
+        rank, processes = rank_and_world_size()
+        encoder = make_encoder(arguments.encoder, arguments.weights, device)
+        barrier = torch.distributed.barrier if processes > 1 else lambda: None
+        batch, workers = arguments.batch, arguments.workers
         meta = embed(
-            arguments.source,
-            arguments.out,
-            ClipEncoder(settings, device),
-            arguments.places,
-            arguments.batch,
-            arguments.workers,
-            rank,
-            processes,
-            torch.distributed.barrier if processes > 1 else lambda: None,
+            arguments.source, arguments.out, encoder, arguments.places, batch, workers, rank, processes, barrier
         )
     if meta:
         print(f"{meta['pictures']:,} embeddings of {meta['width']} numbers by {meta['encoder']} in {arguments.out}")
@@ -344,4 +55,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    options.run(main)

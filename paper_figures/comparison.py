@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from context import timed_training
+from methods import baselines
 from scipy.spatial import cKDTree
 
-from locdiff import baselines, datasets, evaluate, gallery, simulation, train
-from locdiff.coordinates import geographic_center, great_circle_km, to_unit_vector
-from locdiff.decoder import evaluate_at
-from locdiff.metrics import hits
-from locdiff.processes import pick_device
+from locdiff.data import blue_marble
+from locdiff.data.embeddings import train_and_test
+from locdiff.data.geoclip import GeoClip, embed_places, gallery_places, geoclip_takes
+from locdiff.data.simulated import Simulation, simulation
+from locdiff.evaluation import retrieval, summaries
+from locdiff.evaluation.metrics import hits
+from locdiff.sphere.coordinates import geographic_center, great_circle_km, to_unit_vector
+from locdiff.sphere.decoder import evaluate_at
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import PRESETS, resolve
 
 SAMPLES = 16
 RETRIEVAL = "Retrieval"
@@ -22,9 +28,9 @@ CENTRE = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 HILL = "LocDiffusion, one pass, top of its most probable hill"
 EACH = "LocDiffusion, one pass, best place for each column"
 PAPERS_NETWORK = {  # where the quickstart's differs
-    "depth": 6, "whiten": 0.0, "pure_noise": 0.0, "lr": 5e-4, "sample_steps": 10,
+    "depth": 6, "whiten": 0.0, "p_pure_noise": 0.0, "lr": 5e-4, "sample_steps": 10,
 }  # fmt: skip
-STRONG = {"rotation": 45.0, "scale": 1.33, "colour": 0.2}
+STRONG = {"rotation": 45.0, "scale": 1.33, "color": 0.2}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Experiment:
 
     training: dict  # settings that differ from the quickstart's
     pictures: int  # to test on, at most
-    blue_marble: datasets.BlueMarble = field(default_factory=datasets.BlueMarble)
+    blue_marble: blue_marble.BlueMarble = field(default_factory=blue_marble.BlueMarble)
     seeds: tuple = (0,)
 
 
@@ -44,21 +50,21 @@ class Scale:
     steps: int
     pictures: int  # to test on, at most
     training: dict  # settings that differ from the quickstart's
-    blue_marble: datasets.BlueMarble
-    simulation: simulation.Simulation
+    blue_marble: blue_marble.BlueMarble
+    simulation: Simulation
     gallery: int = 100_000  # places of the simulation's gallery
     grids: tuple = (1_000_000, 500_000, 100_000, 21_000)
 
 
 SCALES = {
     "smoke": Scale(
-        20, 40, {**train.PRESETS["smoke"], "sample_steps": 2}, datasets.BlueMarble(400, 40, **STRONG),
-        simulation.Simulation(train_places=400, test_places=40, draws=1), 2_000, (4_000, 2_000, 1_000, 200),
+        20, 40, {**PRESETS["smoke"], "sample_steps": 2}, blue_marble.BlueMarble(400, 40, **STRONG),
+        Simulation(train_places=400, test_places=40, draws=1), 2_000, (4_000, 2_000, 1_000, 200),
     ),
-    "cpu": Scale(300, 1_000, {}, datasets.BlueMarble(**STRONG), simulation.Simulation()),
+    "cpu": Scale(300, 1_000, {}, blue_marble.BlueMarble(**STRONG), Simulation()),
     "paper": Scale(
-        200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, datasets.BlueMarble(1_000_000, 5_000, **STRONG),
-        simulation.Simulation(draws=50),
+        200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, blue_marble.BlueMarble(1_000_000, 5_000, **STRONG),
+        Simulation(draws=50),
     ),
 }  # fmt: skip
 
@@ -69,13 +75,13 @@ class Pictures:
 
     def __init__(self, folder, scale):
         self.folder, self.scale, self.device = Path(folder), scale, pick_device()
-        self.train, test = datasets.train_and_test(folder, 0)
+        self.train, test = train_and_test(folder, 0)
         self.test = test.subset(np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int))
         self.embeddings, self.truth = self.test.batch(range(len(self.test)))
 
     def settings(self, **differs):
         """How a model is trained that `differs` so."""
-        return train.fitted(train.resolve(**PAPERS_NETWORK | self.scale.training | differs), self.train)
+        return infer_data_fields(resolve(**PAPERS_NETWORK | self.scale.training | differs), self.train)
 
     def about(self):
         """What there is, in a sentence."""
@@ -91,7 +97,7 @@ class Pictures:
 
 def pictures(context, scale):
     """The user's pictures or, without --data, the scale's Blue Marble views."""
-    return Pictures(context.data or datasets.blue_marble(scale.blue_marble), scale)
+    return Pictures(context.data or blue_marble.blue_marble(scale.blue_marble), scale)
 
 
 class Data(Pictures):
@@ -115,9 +121,9 @@ class Data(Pictures):
         places = self.places if places is None else places
         if places is None:
             return self.embeddings, self.train
-        geoclip = gallery.GeoClip().to(self.device)
+        geoclip = GeoClip().to(self.device)
         queries = geoclip.queries(self.embeddings.to(self.device), self.test.encoder)
-        return queries, gallery.embed_places(places, geoclip)
+        return queries, embed_places(places, geoclip)
 
     def about(self):
         """What there is, and what is searched."""
@@ -131,23 +137,23 @@ class Data(Pictures):
 def blue_marble(context):
     """The Blue Marble views, strongly jittered."""
     scale = SCALES[context.scale]
-    return Data("Blue Marble satellite views, strong jitter", datasets.blue_marble(scale.blue_marble), scale)
+    return Data("Blue Marble satellite views, strong jitter", blue_marble.blue_marble(scale.blue_marble), scale)
 
 
 def simulated(context, scale=None):
     """The simulation; its test places are those of Im2GPS3k where the user has the file."""
     scale = scale or SCALES[context.scale]
-    folder = simulation.simulation(dataclasses.replace(scale.simulation, truth=context.im2gps3k))
+    folder = simulation(dataclasses.replace(scale.simulation, truth=context.im2gps3k))
     places = "the places of Im2GPS3k" if context.im2gps3k else "held-out places of GeoCLIP's gallery"
     title = f"Simulation: location embeddings of {places} with noise instead of pictures"
-    return Data(title, folder, scale, gallery.gallery_places(folder / "gallery.csv")[: scale.gallery])
+    return Data(title, folder, scale, gallery_places(folder / "gallery.csv")[: scale.gallery])
 
 
 def own(context, scale=None):
     """The user's embeddings folder; embeddings that GeoCLIP takes are searched for in its gallery."""
     data = Data(f"Pictures of {Path(context.data).name}", context.data, scale or SCALES[context.scale])
-    if gallery.geoclip_takes(data.test.encoder):
-        data.places = gallery.gallery_places("mp16")
+    if geoclip_takes(data.test.encoder):
+        data.places = gallery_places("mp16")
     return data
 
 
@@ -162,7 +168,7 @@ def locdiffusion(context, data):
     model, cost = context.trained(data.settings(), data.folder)
 
     def compute():
-        found = evaluate.predict_all(model, data.embeddings, data.truth, SAMPLES)
+        found = summaries.predict_all(model, data.embeddings, data.truth, SAMPLES)
         centre = geographic_center(found["samples"])
         places = {"samples": found["samples"], CENTRE: centre, HILL: found["mode"], EACH: found["each"]}
         return {name: place.numpy() for name, place in places.items()}
@@ -188,19 +194,19 @@ def predictions(context, data):
             return {"places": model.predict(data.embeddings).numpy()} | cost
 
         found[name] = context.piece(name.split()[0].lower(), data.key, family)
-    found[RETRIEVAL] = kept("retrieval", lambda: gallery.retrieve(*data.search()))
+    found[RETRIEVAL] = kept("retrieval", lambda: retrieval.retrieve(*data.search()))
     model, cost, own = locdiffusion(context, data)
     found |= {name: {"places": own[name]} | cost for name in (CENTRE, HILL, EACH)}
     samples = torch.from_numpy(own["samples"])
 
     def hybrid():
-        rows = evaluate.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
+        rows = hybrid.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
         return {name: places.numpy() for name, places in rows.items()}
 
     piece = context.piece("hybrid", data.key, hybrid)
     found |= {name: {"places": piece[name]} for name in piece if name.startswith("LocDiffusion")}
     distance = great_circle_km(samples.double(), data.truth[:, None])
-    return found, (distance <= evaluate.RADIUS_KM).any(dim=1).numpy()
+    return found, (distance <= hybrid.RADIUS_KM).any(dim=1).numpy()
 
 
 def within(places, truth):

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from methods import baselines
 
-from locdiff import baselines, datasets, train
-from locdiff.model import LocDiffusion, write_atomically
-from locdiff.processes import pick_device
+from locdiff import files
+from locdiff.data.embeddings import train_and_test
+from locdiff.files import write_atomically
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.training.distributed import pick_device
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Context:
             path.parent.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             arrays = compute()
-            about = {"key": key, "seconds": time.monotonic() - started, "versions": train.versions()}
+            about = {"key": key, "seconds": time.monotonic() - started, "versions": files.versions()}
             arrays["about"] = json.dumps(about, default=str)
             savez(path, arrays)
         with np.load(path) as file:
@@ -54,8 +57,8 @@ class Context:
         kept = self.path("locdiffusion", key).with_suffix("")
 
         def compute():
-            data, _ = datasets.train_and_test(folder, 0)
-            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, train.fitted(settings, data))
+            data, _ = train_and_test(folder, 0)
+            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, settings.infer_data_fields(settings, data))
             model.save(kept)
             return cost
 

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from figure_3 import draw_square, square_around
 from matplotlib.figure import Figure
+from methods.location_encoders import ENCODERS
 from report import BLUE, GREEN, RED, band, estimate, markdown_table, save, with_interval, write_csv
 from scipy.ndimage import minimum_filter
 from scipy.optimize import isotonic_regression
 
-from locdiff import decoder, gallery, maps, shdd
-from locdiff.coordinates import great_circle_km
-from locdiff.datasets import is_land
-from locdiff.location_encoders import ENCODERS
+from locdiff.data.blue_marble import is_land
+from locdiff.data.geoclip import GeoClip
+from locdiff.sphere import healpix, shdd
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.viz import maps
 
 TITLE = "noise and distances in the spaces of location encodings"
 DATA = (
@@ -22,7 +24,7 @@ DATA = (
     "scales, not trained; GeoCLIP's location encoder as its authors trained it."
 )
 SPHERE2VEC, GEOCLIP, SHDD_23, SHDD_47 = "Sphere2Vec", "GeoCLIP, trained", "SHDD, L = 23", "SHDD, L = 47"
-COLOURS = {SPHERE2VEC: RED, GEOCLIP: "#CC79A7", SHDD_23: BLUE, SHDD_47: GREEN}
+COLORS = {SPHERE2VEC: RED, GEOCLIP: "#CC79A7", SHDD_23: BLUE, SHDD_47: GREEN}
 LIGHT = {SPHERE2VEC: "#E69F00", GEOCLIP: "#CC79A7", SHDD_23: "#56B4E9"}  # on dark maps
 PARIS, HALF_KM = (48.86, 2.35), 2000.0
 NOISES = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # length of the noise, in lengths of the encoding
@@ -34,7 +36,7 @@ SCALES = {"smoke": Scale(25, 8, 20), "cpu": Scale(101, 64, 300), "paper": Scale(
 
 
 def compute(context):
-    """Of each of COLOURS' encoders: `map` (encoders, pixels, pixels), the distances from the encoding of Paris,
+    """Of each of COLORS' encoders: `map` (encoders, pixels, pixels), the distances from the encoding of Paris,
     over the largest; its `nonlinearity`; `minima` and `nearest`, the number of its false minima and how far the nearest
     is, in km; `drift` (encoders, NOISES, places), in km, of noisy encodings, and `off` (encoders, NOISES), their mean
     distance from the nearest valid encoding, in lengths of the encoding; `decoded` (encoders, places, 2), where noisy
@@ -52,15 +54,15 @@ def compute(context):
     keys = ("map", "nonlinearity", "minima", "nearest", "drift", "off", "decoded")
     result = {key: np.stack([own[key] for own in found.values()]) for key in keys}
     noisy = torch.from_numpy(found[SHDD_23]["noisy"])
-    basis = shdd.encode(decoder.healpix_anchors(scale.nside), 23).float()
-    density = torch.softmax(shdd.evaluate(noisy[0], basis), dim=-1)
+    basis = shdd.encode(healpix.healpix_anchors(scale.nside), 23).float()
+    density = torch.softmax(shdd.synthesis(noisy[0], basis), dim=-1)
     kl = shdd.kl_divergence(noisy, shdd.encode(torch.tensor(PARIS), 23), basis)
     return result | {"kl": kl.numpy(), "density": density.numpy(), "land": is_land(square).view(km.shape).numpy()}
 
 
 def encoders():
-    """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLOURS."""
-    geoclip = gallery.GeoClip()
+    """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLORS."""
+    geoclip = GeoClip()
     return {
         SPHERE2VEC: ENCODERS["Sphere2Vec-sphereM"](0),
         GEOCLIP: lambda lat_lon: torch.cat([geoclip.places(chunk) for chunk in lat_lon.split(2048)]),
@@ -73,7 +75,7 @@ def measure(encode, square, scale):
     """What compute returns of one encoder, besides what follows from its map; and `noisy` encodings of Paris.
 
     A noisy encoding is decoded as by the paper's Eq. 4, to the place of the grid whose encoding is nearest."""
-    anchors, generator = decoder.healpix_anchors(scale.nside), torch.Generator().manual_seed(0)
+    anchors, generator = healpix.healpix_anchors(scale.nside), torch.Generator().manual_seed(0)
     valid, paris = encode(anchors), encode(torch.tensor([PARIS], dtype=torch.float64))
     squares = valid.square().sum(dim=-1)
     chosen = torch.randint(len(anchors), (scale.places,), generator=generator)
@@ -116,7 +118,7 @@ def false_minima(values):
 
 def key_numbers(result):
     """How far from linear the distances are."""
-    return {name: (value, 0.02) for name, value in zip(COLOURS, result["nonlinearity"], strict=True)}
+    return {name: (value, 0.02) for name, value in zip(COLORS, result["nonlinearity"], strict=True)}
 
 
 def draw(result, folder):
@@ -127,7 +129,7 @@ def draw(result, folder):
     draw_noise(above.subplots(1, 4, width_ratios=(1, 1.9, 1.9, 1)), result, far)
     draw_maps(below.subplots(1, 4, sharex=True, sharey=True), result)
     rows, lines = [], []
-    for i, name in enumerate(COLOURS):
+    for i, name in enumerate(COLORS):
         nearest = f"{result['nearest'][i]:,.0f}" if result["minima"][i] else "none"
         share = with_interval(*far[i, NOISES.index(SHOWN)])
         rows.append([name, f"{result['nonlinearity'][i]:.3f}", result["minima"][i], nearest, share])
@@ -151,7 +153,7 @@ def draw(result, folder):
 
 def verdict(result):
     """Is SHDD the smoother, and the safer to decode?"""
-    names, score = list(COLOURS), result["nonlinearity"]
+    names, score = list(COLORS), result["nonlinearity"]
     ours, theirs = [names.index(n) for n in (SHDD_23, SHDD_47)], [names.index(n) for n in (SPHERE2VEC, GEOCLIP)]
     wide = 100 * (result["drift"] > FAR_KM).mean(axis=-1)[:, NOISES.index(SHOWN)]
     smooth, safe = score[ours].max() < score[theirs].min(), wide[ours].max() < wide[theirs].min()
@@ -166,7 +168,7 @@ def verdict(result):
 
 def draw_noise(axes, result, far):
     """Above: what noise does to encodings, and where noisy encodings of Paris are decoded to."""
-    for i, (name, colour) in enumerate(COLOURS.items()):
+    for i, (name, colour) in enumerate(COLORS.items()):
         axes[0].plot(NOISES, result["off"][i], "o-", color=colour, markersize=4, label=name)
         band(axes[3], NOISES, far[i], colour, name)
     axes[0].set(title="(1) noise leaves them all invalid", ylabel="distance from the nearest valid")
@@ -186,7 +188,7 @@ def draw_noise(axes, result, far):
     axes[2].set_title(f"(3) SHDD of Paris with noise {SHOWN:g}, SHDD-KL {np.median(result['kl']):.1f} nats")
     for ax, names in ((axes[1], (SPHERE2VEC, GEOCLIP)), (axes[2], (SHDD_23,))):
         for name in names:
-            ends = result["decoded"][list(COLOURS).index(name)]
+            ends = result["decoded"][list(COLORS).index(name)]
             maps.mark(ax, maps.WORLD, ends, ".", color=LIGHT[name], markersize=4, label=name)
         maps.mark(ax, maps.WORLD, paris, "*", **star, label="Paris")
         ax.legend(fontsize=9, loc="lower left")
@@ -194,7 +196,7 @@ def draw_noise(axes, result, far):
 
 def draw_maps(axes, result):
     """Below: the distance in encoding space from Paris."""
-    for i, (ax, name) in enumerate(zip(axes, COLOURS, strict=True)):
+    for i, (ax, name) in enumerate(zip(axes, COLORS, strict=True)):
         picture = draw_square(ax, result["map"][i], result["land"], HALF_KM, "cividis")
         ax.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=14)
         panel = "(4a)" if i < 2 else "(4b)"

@@ -11,10 +11,11 @@ from report import BLUE, markdown_table, save, write_csv
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from locdiff import diffusion, shdd
-from locdiff.coordinates import geographic_center
-from locdiff.model import LocDiffusion
-from locdiff.train import resolve
+from locdiff.model import diffusion
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.sphere import shdd
+from locdiff.sphere.coordinates import geographic_center
+from locdiff.training.settings import resolve
 
 TITLE = "the C-Siren block, the CS-UNet and the workflow"
 DATA = "the networks of the presets at L = 23, not trained: their modules, and a forward pass of random input."
@@ -159,14 +160,14 @@ def verdict(result):
     )
 
 
-def box(ax, x, y, text, colour=LEARNED, pad=0.6):
+def box(ax, x, y, text, color=LEARNED, pad=0.6):
     """Text in a box around (x, y); returns the place and the box."""
     style = {"boxstyle": f"round,pad={pad},rounding_size=0.1", "facecolor": colour}
     text = ax.text(x, y, text, ha="center", va="center", fontsize=9.5, bbox=style)
     return (x, y), text.get_bbox_patch()
 
 
-def arrow(ax, start, end, path="arc3", colour="black"):
+def arrow(ax, start, end, path="arc3", color="black"):
     """An arrow from edge to edge of two boxes, or between two places with None for the box."""
     (xy_a, patch_a), (xy_b, patch_b) = start, end
     style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0, "connectionstyle": path}

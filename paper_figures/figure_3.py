@@ -7,7 +7,7 @@ from report import markdown_table, save
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
-from locdiff.datasets import is_land
+from locdiff.data.blue_marble import is_land
 from reference.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_theta_phi
 from reference.shdd import delta_kernel
 
@@ -72,7 +72,7 @@ def square_around(lat, lon, half_km, pixels):
 def draw_square(ax, values, land, half_km, colours):
     """Draw values in [0, 1] and the coasts of land, both (pixels, pixels), on such a map around Paris."""
     extent, side = (-half_km, half_km, -half_km, half_km), np.linspace(-half_km, half_km, len(land))
-    picture = ax.imshow(values, extent=extent, origin="lower", vmin=0, vmax=1, cmap=colours, interpolation="nearest")
+    picture = ax.imshow(values, extent=extent, origin="lower", vmin=0, vmax=1, cmap=colors, interpolation="nearest")
     ax.contour(side, side, land, levels=[0.5], colors="white", linewidths=0.6, alpha=0.7)
     if ax.get_subplotspec().is_first_col():
         ax.set_ylabel("km north of Paris")

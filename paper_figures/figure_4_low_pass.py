@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from report import BLUE, RED, markdown_table, random_places, save, subplots, write_csv
 
-from locdiff import decoder, shdd
-from locdiff.coordinates import great_circle_km
-from locdiff.metrics import bootstrap
+from locdiff.evaluation.metrics import bootstrap
+from locdiff.sphere import decoder, shdd
+from locdiff.sphere.coordinates import great_circle_km
 
 TITLE = "the low-pass filter: keeping the dimensions of large coefficients"
 DATA = "places drawn uniformly on the sphere; the filter is chosen on other such places than it is tried on."

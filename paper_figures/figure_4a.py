@@ -7,9 +7,11 @@ import report
 import torch
 from comparison import PAPERS_NETWORK, Experiment, pictures, within
 
-from locdiff import datasets, decoder, shdd, train
-from locdiff.coordinates import EARTH_RADIUS_KM, geographic_center, great_circle_km
-from locdiff.metrics import THRESHOLDS_KM
+from locdiff.data import blue_marble
+from locdiff.sphere import decoder, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, geographic_center, great_circle_km
+from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.training.settings import PRESETS, resolve
 
 TITLE = "accuracy over the degree L, and the resolution limit of the encoding"
 DATA = (
@@ -24,12 +26,12 @@ PAPER = {  # Im2GPS3k; the figure's own values stand nowhere in the text
     31: ("Table 9", (5.1, 27.2, 50.9, 71.2, 84.1)),
     47: ("Table 1", (10.9, 34.0, 53.3, 72.5, 85.2)),
 }
-COLOURS = ("#CC79A7", report.RED, "#E69F00", report.GREEN, report.BLUE)
+COLORS = ("#CC79A7", report.RED, "#E69F00", report.GREEN, report.BLUE)
 SCALES = {
-    "smoke": Experiment(train.PRESETS["smoke"] | {"steps": 20, "sample_steps": 2}, 40, datasets.BlueMarble(400, 40)),
+    "smoke": Experiment(PRESETS["smoke"] | {"steps": 20, "sample_steps": 2}, 40, blue_marble.BlueMarble(400, 40)),
     "cpu": Experiment({"batch": 64, "steps": 200, "sample_steps": 2}, 500),
     "paper": Experiment(
-        {"batch": 512, "steps": 200_000, "sample_steps": 100}, 10**9, datasets.BlueMarble(1_000_000, 5_000)
+        {"batch": 512, "steps": 200_000, "sample_steps": 100}, 10**9, blue_marble.BlueMarble(1_000_000, 5_000)
     ),
 }
 DEGREES = {"smoke": (5, 7), "cpu": (15, 23, 31, 47, 63), "paper": (15, 23, 31, 47, 63)}
@@ -42,7 +44,7 @@ def compute(context):
     data, places = pictures(context, SCALES[context.scale]), PLACES[context.scale]
     hits, errors, seconds = [], [], []
     for l_max in DEGREES[context.scale]:
-        settings = train.resolve(**PAPERS_NETWORK | data.scale.training | {"l_max": l_max})
+        settings = resolve(**PAPERS_NETWORK | data.scale.training | {"l_max": l_max})
         model, cost = context.trained(settings, data.folder)
         key = [str(data.folder), len(data.truth), repr(settings)]
         piece = context.piece(f"degree-{l_max}", key, lambda model=model: _hits(model, data.embeddings, data.truth))
@@ -91,7 +93,7 @@ def draw(result, folder):
     figure, (*panels, limits) = report.subplots(13.5, 5, 1, 3)
     for ax, method, right in zip(panels, METHODS, result["hits"].swapaxes(0, 1), strict=True):
         numbers = np.array([report.percent(one) for one in right])
-        for k, colour in enumerate(COLOURS):
+        for k, colour in enumerate(COLORS):
             report.band(ax, degrees, numbers[:, k], colour, report.KM[k])
             published = [values[k] for _, values in PAPER.values()]
             ax.plot(list(PAPER), published, "s:", color=colour, fillstyle="none", markersize=6)

@@ -10,11 +10,14 @@ from comparison import within
 from context import timed_training
 from figure_4_low_pass import low_pass
 
-from locdiff import datasets, evaluate, gallery, simulation, train
-from locdiff.cs_unet import CSUNet
-from locdiff.metrics import THRESHOLDS_KM
-from locdiff.model import LocDiffusion
-from locdiff.shdd import encode
+from locdiff.data import blue_marble
+from locdiff.data.simulated import Simulation
+from locdiff.evaluation import hybrid, retrieval
+from locdiff.model.cs_unet import CSUNet
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.sphere.shdd import encode
+from locdiff.training.settings import PRESETS, resolve
 
 TITLE = "below the resolution limit: a larger degree L, the low-pass filter, conformal zoom, retrieval"
 DATA = (
@@ -24,7 +27,7 @@ DATA = (
     "pictures with replacement."
 )
 ZOOM, RETRIEVAL, SAMPLES = "conformal zoom", "Retrieval", 16
-HYBRID = evaluate.WEIGHED_HILLS.replace("LocDiffusion", ZOOM)
+HYBRID = hybrid.WEIGHED_HILLS.replace("LocDiffusion", ZOOM)
 SHOWN = (1, 25, 200)  # km
 
 
@@ -38,19 +41,19 @@ class Scale:
     kept: int
     pictures: int  # to test on, at most
     views: tuple  # to train and to test on
-    simulation: simulation.Simulation
+    simulation: Simulation
     gallery: int = 100_000  # places of the simulation's gallery
 
 
 SCALES = {
     "smoke": Scale(
-        train.PRESETS["smoke"] | {"zoom_l_max": 4, "zoom_width": 32, "zoom_rank": 4}, (10, 20), (5, 7), 36, 40,
-        (400, 40), simulation.Simulation(train_places=400, test_places=40, draws=1), 2_000,
+        PRESETS["smoke"] | {"zoom_l_max": 4, "zoom_width": 32, "zoom_rank": 4}, (10, 20), (5, 7), 36, 40,
+        (400, 40), Simulation(train_places=400, test_places=40, draws=1), 2_000,
     ),
-    "cpu": Scale({}, (150, 600), (15, 23, 31), 576, 1000, (200_000, 1000), simulation.Simulation()),
+    "cpu": Scale({}, (150, 600), (15, 23, 31), 576, 1000, (200_000, 1000), Simulation()),
     "paper": Scale(
         {"batch": 512}, (20_000, 200_000), (15, 23, 31, 47, 63), 2025, 10**9, (1_000_000, 5_000),
-        simulation.Simulation(draws=50),
+        Simulation(draws=50),
     ),
 }  # fmt: skip
 
@@ -81,9 +84,9 @@ def data_sets(context):
     scale = SCALES[context.scale]
     if context.data:
         return [comparison.own(context, scale)]
-    plain = datasets.BlueMarble(*scale.views, rotation=0.0, scale=1.0, colour=0.0)
-    views = {"without jitter": plain, "with mild jitter": datasets.BlueMarble(*scale.views)}
-    views = [comparison.Data(f"Blue Marble {how}", datasets.blue_marble(v), scale) for how, v in views.items()]
+    plain = blue_marble.BlueMarble(*scale.views, rotation=0.0, scale=1.0, color=0.0)
+    views = {"without jitter": plain, "with mild jitter": blue_marble.BlueMarble(*scale.views)}
+    views = [comparison.Data(f"Blue Marble {how}", blue_marble.blue_marble(v), scale) for how, v in views.items()]
     return [*views, comparison.simulated(context, scale)]
 
 
@@ -92,7 +95,7 @@ def methods(scale):
     found = {f"L = {l}": (lambda _, config: LocDiffusion(config), {"l_max": l}, (l + 1) ** 2) for l in scale.degrees}
     largest = {"l_max": max(scale.degrees)}
     found["low-pass filter"] = (lambda _, config: LowPass(scale.kept, config), largest, scale.kept)
-    model = train.resolve("zoom", **scale.training).model
+    model = resolve("zoom", **scale.training).model
     size = (model.l_max + 1) ** 2 + (model.levels - 1) * (model.zoom_l_max + 1) ** 2
     return found | {ZOOM: (lambda _, config: LocDiffusion(config), {"levels": model.levels}, size)}
 
@@ -110,7 +113,7 @@ def compute(context):
             for steps in scale.steps:
                 settings = settings | {"steps": steps}
                 last = name == ZOOM and steps == scale.steps[-1]
-                resolved = train.fitted(train.resolve("quickstart", **scale.training | settings), data.train)
+                resolved = infer_data_fields(resolve("quickstart", **scale.training | settings), data.train)
                 key = [data.key, name, last, dataclasses.asdict(resolved.model), dataclasses.asdict(resolved.training)]
                 pieces.append(context.piece("zoom", key, lambda a=(data, make, resolved, last): _train(*a)))
             hits.append([piece["hits"] for piece in pieces])
@@ -128,12 +131,12 @@ def compute(context):
 
 def _train(data, make, settings, last):
     model, cost = timed_training(make, data.train, settings)
-    tops = [model.answer(chunk).modes()[0][:, 0] for chunk in data.embeddings.split(100)]
+    tops = [model.posterior(chunk).modes()[0][:, 0] for chunk in data.embeddings.split(100)]
     places = {"hits": torch.cat(tops)}
     if last:
         samples = model.sample_places(data.embeddings, SAMPLES)
-        places[RETRIEVAL] = gallery.retrieve(*data.search())
-        places |= evaluate.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
+        places[RETRIEVAL] = retrieval.retrieve(*data.search())
+        places |= hybrid.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
     return {name: within(found, data.truth) for name, found in places.items()} | cost
 
 

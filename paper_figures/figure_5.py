@@ -4,13 +4,13 @@ import numpy as np
 import table_2
 from report import BLUE, GREEN, RED, band, percent, save, subplots
 
-from locdiff.metrics import THRESHOLDS_KM
+from locdiff.sphere.pixels import THRESHOLDS_KM
 
 TITLE = "accuracy over the choice of gallery or anchors"
 DATA = table_2.DATA
 SCALES = table_2.SCALES
 compute, key_numbers = table_2.compute, table_2.key_numbers  # it is Table 2, drawn
-COLOURS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTRE: GREEN}
+COLORS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTRE: GREEN}
 
 
 def draw(result, folder):
@@ -20,10 +20,10 @@ def draw(result, folder):
     numbers = np.array([[percent(one) for one in right] for right in result["hits"]])
     for k, (ax, threshold) in enumerate(zip(panels, THRESHOLDS_KM, strict=True)):
         for method, own in zip(table_2.METHODS, numbers, strict=True):
-            band(ax, range(len(labels)), own[:, k], COLOURS[method], method)
+            band(ax, range(len(labels)), own[:, k], COLORS[method], method)
             if method in table_2.PAPER:
                 paper = [row[k] for row in table_2.PAPER[method]]
-                ax.plot(range(len(labels)), paper, "s:", color=COLOURS[method], markersize=4, fillstyle="none")
+                ax.plot(range(len(labels)), paper, "s:", color=COLORS[method], markersize=4, fillstyle="none")
         ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
         ax.set(title=f"within {threshold} km", ylim=(0, None))
     panels[0].set_ylabel("per cent right")

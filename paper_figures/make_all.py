@@ -26,7 +26,7 @@ import numpy as np
 from comparison import SCALES
 from context import Context, savez
 
-from locdiff import cli, train
+from locdiff import files, options
 
 # The registry. An artefact is a module with TITLE, DATA (one sentence: what goes in), compute(**settings) -> dict of
 # arrays, which is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned. One
@@ -78,7 +78,7 @@ def compute(name, context, out):
     pieces = sum(piece["seconds"] for piece in context.used)
     provenance = {
         "settings": settings,
-        "versions": train.versions(),
+        "versions": files.versions(),
         "pieces_from": sorted({piece["versions"]["commit"] for piece in context.used}),
         "seconds": round(max(time.perf_counter() - start, pieces), 1),
     }
@@ -163,7 +163,7 @@ def write_index(out):
 
 def main(argv=None):
     """The command line."""
-    parser = cli.Parser(prog="python paper_figures/make_all.py", description=__doc__)
+    parser = options.Parser(prog="python paper_figures/make_all.py", description=__doc__)
     for option, about in OPTIONS.items():
         parser.add_argument(option, **about)
     arguments = parser.parse_args(argv)
@@ -206,4 +206,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from locdiff.coordinates import from_unit_vector
-from locdiff.metrics import THRESHOLDS_KM, bootstrap
+from locdiff.evaluation.metrics import bootstrap
+from locdiff.sphere.coordinates import from_unit_vector
+from locdiff.sphere.pixels import THRESHOLDS_KM
 
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text())  # {table: its per cents by row}
 KM = [f"{k} km" for k in THRESHOLDS_KM]  # the columns of a table of accuracies
@@ -110,14 +111,14 @@ def band(ax, x, numbers, colour, label):
 
 def dots(panels, names, series, paper):
     """A panel for each of the last thresholds: beside each of the names a dot and its interval for each of `series`,
-    {label: (colours, numbers (names, thresholds, 3))}, and a ring for the paper's, {name: per cents}."""
+    {label: (colors, numbers (names, thresholds, 3))}, and a ring for the paper's, {name: per cents}."""
     height = np.arange(len(names))[::-1]
     for k, ax in enumerate(panels, len(THRESHOLDS_KM) - len(panels)):
-        for i, (label, (colours, numbers)) in enumerate(series.items()):
+        for i, (label, (colors, numbers)) in enumerate(series.items()):
             mean, low, high = numbers[:, k, :3].T
             y = height + 0.14 * ((len(series) - 1) / 2 - i)
-            ax.hlines(y, low, high, color=colours, linewidth=1.5)
-            ax.scatter(mean, y, color=colours, s=18, zorder=3, label=label)
+            ax.hlines(y, low, high, color=colors, linewidth=1.5)
+            ax.scatter(mean, y, color=colors, s=18, zorder=3, label=label)
         rings = [(paper[name][k], y) for name, y in zip(names, height, strict=True) if name in paper]
         label = "the paper's, on Im2GPS3k photographs"
         ax.scatter(*zip(*rings, strict=True), s=32, facecolors="none", edgecolors=BLUE, label=label)

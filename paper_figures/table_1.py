@@ -5,7 +5,7 @@ import numpy as np
 import report
 from comparison import CENTRE, EACH, HILL, NEAREST, RETRIEVAL
 
-from locdiff import evaluate
+from locdiff.evaluation import hybrid
 
 SCALES = comparison.SCALES
 TITLE = "LocDiffusion and the other families of methods"
@@ -23,7 +23,7 @@ COUNTERPARTS = {  # our method: the paper's row beside it
     "PIGEON-style label smoothing": "PIGEON",
     RETRIEVAL: "GeoCLIP",
     CENTRE: "Ours (L=47)",
-    evaluate.NEAR_SAMPLES.format(comparison.SAMPLES): "Ours (L=47) + GeoCLIP",
+    hybrid.NEAR_SAMPLES.format(comparison.SAMPLES): "Ours (L=47) + GeoCLIP",
 }
 
 
@@ -65,8 +65,8 @@ def draw(result, folder):
     for i in range(count):
         title, methods, right = str(result[f"title_{i}"]), result[f"methods_{i}"].tolist(), result[f"hits_{i}"]
         numbers, rows = np.array([report.percent(one) for one in right]), []
-        colours = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
-        report.dots(panels[i], methods, {None: (colours, numbers)}, beside)
+        colors = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
+        report.dots(panels[i], methods, {None: (colors, numbers)}, beside)
         short = title.split(":")[0].split(",")[0]
         panels[i, 0].set_ylabel(short)
         costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
@@ -100,13 +100,13 @@ def _compare(right, covered):
     some = "beats retrieval at some, not all" if wins.any() else "does not beat retrieval"
     beats = "beats retrieval" if wins.all() else some
     better = np.where(right[RETRIEVAL].mean(axis=0) >= right[best].mean(axis=0), right[RETRIEVAL], right[best])
-    together, together_text = report.points(right[evaluate.WEIGHTED].astype(float) - better)
+    together, together_text = report.points(right[hybrid.WEIGHTED].astype(float) - better)
     worse = [k for k, (_, _, high) in zip(report.KM, together, strict=True) if high < 0]
     text = (
         f"Differences in points with their 95 % intervals, on the same pictures. {best} against {RETRIEVAL}: "
-        f"{_at_each(alone_text)}. {evaluate.WEIGHTED}, against the better of the two at each threshold: "
+        f"{_at_each(alone_text)}. {hybrid.WEIGHTED}, against the better of the two at each threshold: "
         f"{_at_each(together_text)}. The restricted search covers the true place, which then lies within "
-        f"{evaluate.RADIUS_KM} km of one of the {comparison.SAMPLES} samples, of {100 * covered.mean():.1f} % of the "
+        f"{hybrid.RADIUS_KM} km of one of the {comparison.SAMPLES} samples, of {100 * covered.mean():.1f} % of the "
         "pictures; what it shuts out it loses. The density only weighs, and shuts out nothing."
     )
     parts_say = f"worse than the better of its parts at {', '.join(worse)}" if worse else "nowhere worse than its parts"

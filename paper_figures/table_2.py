@@ -5,8 +5,9 @@ import numpy as np
 import report
 import torch
 
-from locdiff import gallery
-from locdiff.cli import InputError
+from locdiff.data.geoclip import gallery_places
+from locdiff.errors import InputError
+from locdiff.evaluation import retrieval
 
 SCALES = comparison.SCALES
 TITLE = "GeoCLIP and LocDiffusion over galleries and anchors"
@@ -29,13 +30,13 @@ def compute(context):
         raise InputError(f"Table 2 needs embeddings by ViT-L-14/openai, those in {context.data} are by others")
     model, _, found = comparison.locdiffusion(context, data)
     one_pass, samples = model.one_pass(data.embeddings), torch.from_numpy(found["samples"])
-    galleries = [data.places, *(gallery.gallery_places(f"grid:{size}") for size in data.scale.grids)]
+    galleries = [data.places, *(gallery_places(f"grid:{size}") for size in data.scale.grids)]
     right = []
     for places in galleries:
 
         def predict(places=places):
             return {
-                GEOCLIP: gallery.retrieve(*data.search(places)).numpy(),
+                GEOCLIP: retrieval.retrieve(*data.search(places)).numpy(),
                 DENSEST: comparison.densest_anchor(one_pass, places, data.device).numpy(),
                 CENTRE: comparison.centre_at_anchors(samples, places).numpy(),
             }

@@ -5,7 +5,7 @@ from operator import attrgetter
 import numpy as np
 from report import markdown_table
 
-from locdiff.train import resolve
+from locdiff.training.settings import resolve
 
 TITLE = "training set-up"
 DATA = "the settings of `python -m locdiff.train --preset paper --l-max L`; d_I is read off the embeddings at run time."

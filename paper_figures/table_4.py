@@ -6,9 +6,9 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from locdiff.coordinates import EARTH_RADIUS_KM, to_unit_vector
-from locdiff.gallery import gallery_places
-from locdiff.layouts import read_places
+from locdiff.data.geoclip import gallery_places
+from locdiff.data.places import read_places
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
 
 TITLE = "share of the test places that have so many gallery places within 1 km and 25 km"
 DATA = (

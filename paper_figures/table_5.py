@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from report import markdown_table, write_csv
 
-from locdiff import datasets, train
-from locdiff.processes import pick_device
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import infer_data_fields, resolve
+from locdiff.training.trainer import Trainer
 
 TITLE = "training time and memory"
 DATA = (
@@ -54,12 +55,12 @@ def compute(context):
 def measure(degree, setup, warmup, steps, batch):
     """One measurement, of this process, as a dict of numbers."""
     device = pick_device()
-    make_trainer(1, setup, 4, device).advance()  # loads what torch puts off until it trains
+    make_trainer(1, setup, 4, device).training_step()  # loads what torch puts off until it trains
     before = peak_mb(device)
     trainer, seconds = make_trainer(degree, setup, batch, device), []
     for _ in range(warmup + steps):
         start = time.perf_counter()
-        trainer.advance()
+        trainer.training_step()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
@@ -73,9 +74,9 @@ def make_trainer(degree, setup, batch, device):
     n, rng = 8 * batch, np.random.default_rng(0)
     lat_lon = np.stack([np.degrees(np.arcsin(rng.uniform(-1, 1, n))), rng.uniform(-180, 180, n)], axis=-1)
     embeddings = rng.standard_normal((n, 768), dtype=np.float32)
-    data = datasets.Embeddings(embeddings, np.arange(n), lat_lon, list(range(n)), "random")
-    settings = train.resolve("paper", l_max=degree, batch=batch, **SETUPS[setup])
-    return train.Trainer(train.fitted(settings, data), data, device)
+    data = embeddings.Embeddings(embeddings, np.arange(n), lat_lon, list(range(n)), "random")
+    settings = resolve("paper", l_max=degree, batch=batch, **SETUPS[setup])
+    return Trainer(infer_data_fields(settings, data), data, device)
 
 
 def peak_mb(device):

@@ -7,12 +7,15 @@ import numpy as np
 import report
 import torch
 from comparison import SAMPLES, Experiment, pictures, within
+from methods import baselines
+from methods.location_encoders import ENCODERS, PlaceDecoder, train_decoder
 
-from locdiff import baselines, datasets, decoder, train
-from locdiff.coordinates import geographic_center
-from locdiff.evaluate import medoid
-from locdiff.location_encoders import ENCODERS, PlaceDecoder, train_decoder
-from locdiff.processes import pick_device
+from locdiff.data import blue_marble
+from locdiff.evaluation.summaries import medoid
+from locdiff.sphere import decoder
+from locdiff.sphere.coordinates import geographic_center
+from locdiff.training.distributed import pick_device
+from locdiff.training.settings import PRESETS
 
 TITLE = "location encoders: diffusion in their spaces"
 DATA = (
@@ -23,7 +26,7 @@ SHDD = "SHDD"
 PAPER = report.PAPER["table_6"]
 SUMMARIES = (f"centre of {SAMPLES} (the paper's)", f"medoid of {SAMPLES}")
 SCALES = {
-    "smoke": Experiment(train.PRESETS["smoke"] | {"steps": 3}, 20, datasets.BlueMarble(400, 40)),
+    "smoke": Experiment(PRESETS["smoke"] | {"steps": 3}, 20, blue_marble.BlueMarble(400, 40)),
     "cpu": Experiment({"width": 128, "steps": 200}, 300),
     "paper": Experiment({"batch": 512, "steps": 200_000}, 10**9),
 }

@@ -4,11 +4,11 @@ import numpy as np
 import table_6
 import torch
 from figure_4a import cramer_rao_km
+from methods.location_encoders import ENCODERS, drift_km
 from report import markdown_table, random_places, write_csv
 from table_6 import SHDD
 
-from locdiff import decoder
-from locdiff.location_encoders import ENCODERS, drift_km
+from locdiff.sphere import decoder
 
 TITLE = "drift under noise of variance 0.01"
 DATA = "places drawn uniformly on the sphere; the learned decoders of Table 6, and SHDD by its exact mode."

@@ -8,10 +8,12 @@ import report
 import torch
 from comparison import SAMPLES, Experiment, pictures
 
-from locdiff import datasets, decoder, train
-from locdiff.coordinates import geographic_center
-from locdiff.evaluate import medoid
-from locdiff.metrics import hits
+from locdiff.data import blue_marble
+from locdiff.evaluation.metrics import hits
+from locdiff.evaluation.summaries import medoid
+from locdiff.sphere import decoder
+from locdiff.sphere.coordinates import geographic_center
+from locdiff.training.settings import PRESETS
 
 TITLE = "training losses"
 DRAWS = (
@@ -44,7 +46,7 @@ PAPER = report.PAPER["table_8"]
 CHUNK = 128  # pictures at a time
 SMALL = {"l_max": 15, "width": 64, "depth": 4, "time_dim": 64, "decoder_nside": 32, "lr": 1e-3, "warmup": 20}
 PAPERS = {"batch": 512, "steps": 50_000, "sample_steps": 100}
-SMOKE = Experiment(train.PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, datasets.BlueMarble(400, 40), (0, 1))
+SMOKE = Experiment(PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, blue_marble.BlueMarble(400, 40), (0, 1))
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),

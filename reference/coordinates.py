@@ -21,32 +21,35 @@ def check_lat_lon(lat_lon):
 
 
 def to_theta_phi(lat_lon):
-    """(..., 2) degrees -> colatitude theta in [0, pi] and azimuth phi in [0, 2 pi), each (...) in radians."""
+    """Return colatitude theta in [0, pi] and azimuth phi in [0, 2 pi) of places (..., 2), each (...) in radians.
+
+    Paper: theta in [0, pi), without the south pole (section 3.1). Here: both poles.
+    """
     lat_lon = check_lat_lon(lat_lon)
     return np.radians(90 - lat_lon[..., 0]), np.radians(lat_lon[..., 1] % 360)
 
 
 def to_lat_lon(theta, phi):
-    """Colatitude and azimuth in radians -> (..., 2) degrees, lon in [-180, 180)."""
+    """Return places (..., 2) in degrees, lon in [-180, 180), of colatitude and azimuth in radians."""
     lat, lon = 90 - np.degrees(theta), (np.degrees(phi) + 180) % 360 - 180
     return np.stack(np.broadcast_arrays(lat, lon), axis=-1)
 
 
 def to_unit_vector(lat_lon):
-    """(..., 2) degrees -> (..., 3): x towards (0, 0), y towards (0, 90), z towards the north pole."""
+    """Return unit vectors (..., 3) of places (..., 2): x is towards (0, 0), y towards (0, 90), z towards (90, 0)."""
     theta, phi = to_theta_phi(lat_lon)
     return np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1)
 
 
 def from_unit_vector(xyz):
-    """(..., 3), of any positive length -> (..., 2) degrees; the zero vector points nowhere: NaN."""
+    """Return places (..., 2) of vectors (..., 3) of any positive length; the zero vector points nowhere: NaN."""
     x, y, z = np.moveaxis(np.asarray(xyz, dtype=np.float64), -1, 0)
     lat_lon = to_lat_lon(np.arctan2(np.hypot(x, y), z), np.arctan2(y, x))
     return np.where(((x == 0) & (y == 0) & (z == 0))[..., None], np.nan, lat_lon)
 
 
 def great_circle_km(a, b):
-    """Distance between the places a and b (..., 2), in km; right for coincident and for antipodal places.
+    """Return the distance between the places a and b (..., 2), in km; right for coincident and for antipodal places.
 
     The angle is atan2(|a x b|, a . b), with |a x b| taken from longitude differences so that nothing cancels.
     """
@@ -60,9 +63,9 @@ def great_circle_km(a, b):
 
 
 def geographic_center(lat_lon):
-    """Geographic centre of n places: (..., n, 2) -> (..., 2), the direction of the sum of their unit vectors.
+    """Return the geographic centre of n places, along the sum of their unit vectors: (..., n, 2) -> (..., 2).
 
-    The paper's summary of 16 samples (section 5.1). Where the vectors cancel (antipodal places) there is none: NaN.
+    This is the paper's summary of 16 samples (section 5.1). Where the vectors cancel (antipodal places) it is NaN.
     """
     total = to_unit_vector(lat_lon).sum(axis=-2)
     cancelled = np.linalg.norm(total, axis=-1, keepdims=True) < 1e-12 * np.shape(lat_lon)[-2]

@@ -7,14 +7,16 @@ import numpy as np
 
 
 def real_spherical_harmonics(theta, phi, l_max):
-    """Y_lm(theta, phi) for l = 0..l_max (paper Eq. 19, without the phase (-1)^m) -> (..., (l_max + 1)**2).
+    """Return Y_lm(theta, phi) for l = 0..l_max (Eq. 19), (..., (l_max + 1)**2), with index k = l*l + l + m.
 
-    `theta`, `phi` are radians and broadcast. Index k = l*l + l + m. Y_l,-m carries sin(m phi), Y_lm cos(m phi), and the
-    integral of Y_lm Y_l'm' over the sphere is one if (l, m) = (l', m'), else zero.
+    `theta`, `phi` are radians and broadcast. Y_l,-m carries sin(m phi), Y_lm cos(m phi), and the integral of
+    Y_lm Y_l'm' over the sphere is one if (l, m) = (l', m'), else zero.
+
+    Paper: (-1)^m in Eq. 19 and again in P_l^m of Eq. 20; their product is one. Here: both are left out.
     """
     theta, phi = np.broadcast_arrays(np.asarray(theta, dtype=np.float64), np.asarray(phi, dtype=np.float64))
     harmonics = np.empty((*theta.shape, (l_max + 1) ** 2))
-    legendre = normalised_legendre(theta, l_max)
+    legendre = normalized_legendre(theta, l_max)
     for l in range(l_max + 1):
         harmonics[..., l * l + l] = legendre[l, 0]
         for m in range(1, l + 1):
@@ -23,10 +25,11 @@ def real_spherical_harmonics(theta, phi, l_max):
     return harmonics
 
 
-def normalised_legendre(theta, l_max):
-    """P_lm = sqrt((2l+1)/(4 pi) (l-m)!/(l+m)!) |P_l^m(cos theta)|, for 0 <= m <= l <= l_max, as a dict keyed (l, m).
+def normalized_legendre(theta, l_max):
+    """Return P_lm = sqrt((2l+1)/(4 pi) (l-m)!/(l+m)!) (-1)^m P_l^m(cos theta) as a dict keyed (l, m), 0 <= m <= l.
 
-    The three-term recurrence in l, started at P_mm and run on the normalised functions: every term stays of order one.
+    Paper: the explicit sum of Eq. 20. Here: the three-term recurrence in l, started at P_mm, on the normalised
+    functions, whose terms all stay of order one.
     """
     x, s = np.cos(theta), np.sin(theta)
     legendre = {(0, 0): np.full_like(x, np.sqrt(1 / (4 * np.pi)))}
@@ -42,11 +45,11 @@ def normalised_legendre(theta, l_max):
 
 
 def explicit_spherical_harmonics(theta, phi, l_max):
-    """The same functions by the paper's explicit polynomial sum, Eq. 20, in the floating-point type of `theta`.
+    """Return the same functions by the explicit polynomial sum, Eq. 20, in the floating-point type of `theta`.
 
     P_l^m(x) = (1 - x^2)^(m/2) sum_{k=m}^{l} 2^l k!/(k-m)! C(l, k) C((l+k-1)/2, l) x^(k-m), scaled by J of Eq. 19. The
-    coefficients are exact before they are rounded once; what fails is the sum: its terms alternate in sign and grow
-    like (1 + sqrt 2)^l, so float32 is wrong by a per cent from about l = 17 and float64 from about l = 40.
+    coefficients are exact before they are rounded once. The sum fails: its terms alternate in sign and grow like
+    (1 + sqrt 2)^l, so float32 is wrong by a per cent from about l = 17 and float64 from about l = 40.
     """
     theta, phi = np.broadcast_arrays(theta, phi)
     x, s = np.cos(theta), np.sin(theta)
@@ -62,7 +65,7 @@ def explicit_spherical_harmonics(theta, phi, l_max):
 
 
 def _explicit_coefficient(l, m, k):
-    """J sqrt(2 if m else 1) 2^l k!/(k-m)! C(l, k) C((l+k-1)/2, l) of Eqs. 19 and 20, exact until the last rounding."""
+    """Return J sqrt(2 if m else 1) 2^l k!/(k-m)! C(l, k) C((l+k-1)/2, l) of Eqs. 19 and 20, exact until rounded."""
     generalised_binomial = Fraction(1)
     for i in range(l):
         generalised_binomial *= (Fraction(l + k - 1, 2) - i) / (i + 1)

@@ -5,7 +5,7 @@ coordinates the centre is the north pole, and a place at angle gamma from it com
 
     tan(gamma' / 2) = s tan(gamma / 2),
 
-its azimuth unchanged. An encoding of degree l_max in zoomed coordinates so resolves pi / (s l_max) around the centre.
+its azimuth unchanged. So degree l_max in zoomed coordinates resolves pi / (s l_max) at the centre. Not in the paper.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from reference.coordinates import from_unit_vector, to_theta_phi, to_unit_vector
 
 
 def frame(center):
-    """Rotation matrices (..., 3, 3) that take the centres (..., 2), in degrees, to the north pole.
+    """Return rotation matrices (..., 3, 3) that take the centres (..., 2), in degrees, to the north pole.
 
     Their rows are south, east and up at the centre, as unit vectors.
     """
@@ -25,7 +25,7 @@ def frame(center):
 
 
 def dilate(xyz, s):
-    """Moebius dilation by s > 0 about the north pole: unit vectors (..., 3) -> (..., 3). Its inverse dilates by 1 / s.
+    """Dilate unit vectors (..., 3) by s > 0 about the north pole: (..., 3). The inverse dilates by 1 / s.
 
     (x, y, z) -> (2 s x, 2 s y, (1 + z) - s^2 (1 - z)) / ((1 + z) + s^2 (1 - z)).
     """
@@ -36,7 +36,7 @@ def dilate(xyz, s):
 
 
 def area_factor(xyz, s):
-    """By how much `dilate` enlarges areas around unit vectors (..., 3): (2 s / ((1 + z) + s^2 (1 - z)))^2, (...).
+    """Return by how much `dilate` enlarges areas at unit vectors (..., 3): (2 s / ((1 + z) + s^2 (1 - z)))^2, (...).
 
     It is s^2 at the centre and 1 / s^2 at its antipode. A density at dilated places times this is one on the Earth.
     """
@@ -45,7 +45,7 @@ def area_factor(xyz, s):
 
 
 def _heights(xyz):
-    """1 + z and 1 - z; the smaller as (x^2 + y^2) / the larger, which does not cancel near a pole."""
+    """Return 1 + z and 1 - z; the smaller as (x^2 + y^2) / the larger, which does not cancel near a pole."""
     x, y, z = np.moveaxis(np.asarray(xyz, dtype=np.float64), -1, 0)
     larger = 1 + np.abs(z)
     smaller = (x**2 + y**2) / larger
@@ -53,15 +53,15 @@ def _heights(xyz):
 
 
 def zoom_in(lat_lon, center, s):
-    """Places (..., 2) in the coordinates zoomed by s about the centres (..., 2), all in degrees: (..., 2)."""
+    """Return places (..., 2) in the coordinates zoomed by s about the centres (..., 2), all in degrees: (..., 2)."""
     return from_unit_vector(dilate(np.einsum("...ij,...j", frame(center), to_unit_vector(lat_lon)), s))
 
 
 def zoom_out(lat_lon, center, s):
-    """The places whose zoomed coordinates are these: the inverse of `zoom_in`."""
+    """Return the places whose zoomed coordinates are these, (..., 2): the inverse of `zoom_in`."""
     return from_unit_vector(np.einsum("...ji,...j", frame(center), dilate(to_unit_vector(lat_lon), 1 / s)))
 
 
 def zoom_area_factor(lat_lon, center, s):
-    """By how much `zoom_in` enlarges areas around the places (..., 2): `area_factor` about the centres, (...)."""
+    """Return by how much `zoom_in` enlarges areas at the places (..., 2): `area_factor` about the centres, (...)."""
     return area_factor(np.einsum("...ij,...j", frame(center), to_unit_vector(lat_lon)), s)

@@ -1,7 +1,8 @@
 import pytest
 
-from locdiff import evaluate, train
-from locdiff.gallery import GeoClip
+from locdiff import train
+from locdiff.data.geoclip import GeoClip
+from locdiff.evaluation import summaries
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +18,8 @@ def cache(tmp_path_factory):
 def run(cache, tmp_path_factory):
     """A finished smoke run, from the command line's main()."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "PLAIN_GALLERY", 300)
-        patch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+        patch.setattr(summaries, "PLAIN_GALLERY", 300)
+        patch.setattr(summaries, "PLAIN_GRID_NSIDE", 8)
         return train.main(["--preset", "smoke", "--out", str(tmp_path_factory.mktemp("runs") / "smoke")])
 
 

@@ -9,11 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import EDGE_PLACES, places, rotation, seeds
-from torch import nn
-
-from locdiff import baselines, datasets, shdd
-from locdiff.baselines import (
+from methods import baselines
+from methods.baselines import (
     FAMILIES,
     CellClassifier,
     DensityHead,
@@ -25,13 +22,18 @@ from locdiff.baselines import (
     train_baseline,
     trunk,
 )
-from locdiff.cli import InputError
-from locdiff.coordinates import from_unit_vector, geographic_center, great_circle_km, to_unit_vector
-from locdiff.cs_unet import Whitening
-from locdiff.decoder import healpix_anchors
-from locdiff.gallery import nearest, retrieve
-from locdiff.model import LocDiffusion, ModelConfig
-from locdiff.train import resolve
+from support import EDGE_PLACES, places, rotation, seeds
+from torch import nn
+
+from locdiff.errors import InputError
+from locdiff.evaluation.retrieval import nearest, retrieve
+from locdiff.model.config import ModelConfig
+from locdiff.model.cs_unet import Whitening
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.sphere import shdd
+from locdiff.sphere.coordinates import from_unit_vector, geographic_center, great_circle_km, to_unit_vector
+from locdiff.sphere.healpix import healpix_anchors
+from locdiff.training.settings import resolve
 
 TINY = ModelConfig(
     encoder="test", embed_dim=5, l_max=7, width=16, depth=2, time_dim=8, noise_levels=40, sample_steps=20,
@@ -42,7 +44,7 @@ TINY = ModelConfig(
 def pictures(lat_lon, d=5, seed=0):
     n = len(lat_lon)
     embeddings = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-    return datasets.Embeddings(embeddings, np.arange(n), lat_lon.numpy(), list(range(n)), "test")
+    return embeddings.Embeddings(embeddings, np.arange(n), lat_lon.numpy(), list(range(n)), "test")
 
 
 def scattered(n, seed=0):
@@ -352,7 +354,7 @@ def test_every_trunk_is_as_large_as_the_network_of_locdiffusion(config):
 TOY = {
     "embed_dim": 24, "l_max": 7, "width": 32, "depth": 2, "time_dim": 16, "noise_levels": 40, "sample_steps": 10,
     "quadrature_nside": 16, "decoder_nside": 16, "steps": 120, "batch": 48, "lr": 3e-3, "warmup": 5,
-    "whiten": 0.0, "pure_noise": 0.0,
+    "whiten": 0.0, "p_pure_noise": 0.0,
 }  # fmt: skip
 
 

@@ -12,21 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from locdiff import cli, datasets, embed, evaluate, predict, train
+from locdiff import embed, evaluate, options, predict, train
+from locdiff.data import blue_marble
+from locdiff.data.embeddings import write_embeddings
+from locdiff.evaluation import summaries
 
 
 def outcome(main, argv, capsys):
     """Exit code and the last line of standard error of a command in this process."""
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: main(argv))
+        options.run(lambda: main(argv))
     return stop.value.code, capsys.readouterr().err.strip().splitlines()
 
 
 @pytest.fixture
 def pictures(tmp_path, cache):
     """Two pictures of the Earth from above, made from the map, one with transparency."""
-    view = datasets.thumbnails(
-        datasets.blue_marble_image(), datasets.torch.tensor([[27.0, 30.5], [-3.0, -60.0]]).double()
+    view = blue_marble.thumbnails(
+        blue_marble.blue_marble_image(), blue_marble.torch.tensor([[27.0, 30.5], [-3.0, -60.0]]).double()
     )
     paths = []
     for i, (name, mode) in enumerate([("nile.png", "RGBA"), ("amazon.jpg", "RGB")]):
@@ -57,8 +60,8 @@ def test_training_leaves_a_run_folder_with_scores_and_pictures(run):
 
 
 def test_evaluate_repeats_the_table_of_training(run, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
-    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+    monkeypatch.setattr(summaries, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(summaries, "PLAIN_GRID_NSIDE", 8)
     before = json.loads((run / "metrics.json").read_text())
     table = (run / "metrics.md").read_text()
     evaluate.main([str(run)])
@@ -67,7 +70,10 @@ def test_evaluate_repeats_the_table_of_training(run, monkeypatch, capsys):
 
 
 def test_evaluate_scores_another_folder_beside_the_run(run, cache):
-    other = datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
+    other = (
+        blue_marble.blue_marble(blue_marble.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False)
+        / "test"
+    )
     evaluate.main([str(run), "--data", str(other), "--samples", "2"])
     record = json.loads((run / "metrics-test.json").read_text())
     assert record["held_out"] == 5 and record["data"] == str(other)
@@ -76,9 +82,9 @@ def test_evaluate_scores_another_folder_beside_the_run(run, cache):
 
 
 def test_evaluate_adds_rows_of_the_model_with_retrieval_from_the_training_pictures(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
-    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
-    monkeypatch.setattr(evaluate.maps, "draw_predictions", lambda *_: None)  # which takes seconds
+    monkeypatch.setattr(summaries, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(summaries, "PLAIN_GRID_NSIDE", 8)
+    monkeypatch.setattr(summaries.maps, "draw_predictions", lambda *_: None)  # which takes seconds
     before = json.loads((run / "metrics.json").read_text())
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     evaluate.main([str(copy), "--hybrid"])
@@ -93,10 +99,10 @@ def test_evaluate_adds_rows_of_the_model_with_retrieval_from_the_training_pictur
 
 def test_geoclip_searches_with_the_embeddings_it_was_made_for(run, geoclip, tmp_path, monkeypatch, capsys):
     copy = str(shutil.copytree(run, tmp_path / "run"))
-    monkeypatch.setattr(evaluate, "predict_all", lambda *_: {"samples": None})
-    monkeypatch.setattr(evaluate, "score_model", lambda *_: {})
-    monkeypatch.setattr(evaluate, "score_baselines", lambda *_: {})
-    monkeypatch.setattr(evaluate, "GeoClip", lambda: geoclip)
+    monkeypatch.setattr(summaries, "predict_all", lambda *_: {"samples": None})
+    monkeypatch.setattr(summaries, "score_model", lambda *_: {})
+    monkeypatch.setattr(summaries, "score_baselines", lambda *_: {})
+    monkeypatch.setattr(summaries, "GeoClip", lambda: geoclip)
     code, lines = outcome(evaluate.main, [copy, "--hybrid", "--gallery", "mp16"], capsys)
     assert code == 2 and len(lines) == 1 and "by ViT-L-14/openai, these are by 'thumbnail-16'" in lines[0]
 
@@ -198,7 +204,7 @@ def test_an_interrupted_prediction_leaves_whole_files(run, pictures, tmp_path, m
         assert len(lines) == 6  # all of the first picture, nothing of the second
 
 
-@pytest.mark.skipif(datasets.torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(blue_marble.torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_where_there_is_none_is_refused(run, pictures, tmp_path, capsys):
     for main, argv in (
         (predict.main, [str(run), pictures[0]]),
@@ -213,7 +219,8 @@ def test_a_gpu_where_there_is_none_is_refused(run, pictures, tmp_path, capsys):
 
 def test_predict_takes_an_embeddings_folder(run, cache, capsys):
     folder = (
-        datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
+        blue_marble.blue_marble(blue_marble.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False)
+        / "test"
     )
     predict.main([str(run), str(folder)])
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5 * 7
@@ -237,8 +244,8 @@ def test_training_on_a_folder_of_embeddings(tmp_path, capsys):
 
 
 def test_a_finished_run_can_be_resumed_and_evaluates_again(run, monkeypatch):
-    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 300)
-    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
+    monkeypatch.setattr(summaries, "PLAIN_GALLERY", 300)
+    monkeypatch.setattr(summaries, "PLAIN_GRID_NSIDE", 8)
     before = (run / "model.safetensors").read_bytes()
     assert train.main(["--resume", str(run)]) == run
     assert (run / "model.safetensors").read_bytes() == before
@@ -254,7 +261,7 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("main", "argv", "message"),
     [
-        (train.main, ["--colour", "1"], "0 <= colour < 1"),
+        (train.main, ["--color", "1"], "0 <= colour < 1"),
         (train.main, ["--colours", "1"], "unrecognized arguments: --colours 1"),
         (train.main, ["--lr", "fast"], "invalid float value: 'fast'"),
         (train.main, ["--loss", "l3"], "invalid choice: 'l3'"),
@@ -288,7 +295,7 @@ def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
         assert lines[-1] == f"error: 1 of 2 pictures could not be read; the first: {tmp_path / name}"
         assert {row["id"] for row in csv.DictReader(out.read_text().splitlines())} == {pictures[0]} and drawn.exists()
         drawn.unlink()
-    with pytest.raises(datasets.InputError, match=r"cannot read the picture .*cut.jpg: "):
+    with pytest.raises(blue_marble.InputError, match=r"cannot read the picture .*cut.jpg: "):
         predict.LocDiffusion.load(run).predict([pictures[0], str(tmp_path / "cut.jpg")])
     code, lines = outcome(predict.main, [str(run), str(tmp_path / "cut.jpg"), "--map", str(drawn)], capsys)
     assert code == 2 and not drawn.exists()
@@ -299,7 +306,7 @@ def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
 
 
 def test_embeddings_of_another_encoder_are_refused_by_name(run, tmp_path, capsys):
-    datasets.write_embeddings(tmp_path / "clip", datasets.torch.zeros(2, 768), datasets.torch.zeros(2, 2), "clip")
+    write_embeddings(tmp_path / "clip", blue_marble.torch.zeros(2, 768), blue_marble.torch.zeros(2, 2), "clip")
     for main, argv in [
         (predict.main, [str(run), str(tmp_path / "clip")]),
         (evaluate.main, [str(run), "--data", str(tmp_path / "clip")]),

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from locdiff import datasets, evaluate, gallery
-from locdiff.cli import InputError
-from locdiff.coordinates import great_circle_km
-from locdiff.gallery import retrieve
-from locdiff.layouts import read_places
+from locdiff.data import blue_marble
+from locdiff.data.embeddings import Embeddings, _read_rows, read_embeddings, train_and_test
+from locdiff.data.places import read_places
+from locdiff.errors import InputError
+from locdiff.evaluation import retrieval, summaries
+from locdiff.evaluation.retrieval import retrieve
+from locdiff.sphere.coordinates import great_circle_km
 
 
 def degrees(*rows):
@@ -20,7 +22,7 @@ def degrees(*rows):
 
 @pytest.fixture(scope="module")
 def image():
-    return datasets.blue_marble_image()
+    return blue_marble.blue_marble_image()
 
 
 def colour(image, lat, lon):
@@ -40,64 +42,64 @@ def test_views_show_the_place_they_are_centred_on(image):
         (72.0, -40.0),
         (-25.0, 134.0),
     ]:
-        view = datasets.thumbnails(image, degrees((lat, lon)))[0]
+        view = blue_marble.thumbnails(image, degrees((lat, lon)))[0]
         torch.testing.assert_close(view[:, 6:10, 6:10].mean((1, 2)), colour(smooth, lat, lon), rtol=0, atol=0.08)
 
 
 def test_views_face_north_and_turn_with_the_heading(image):
     """Mid-latitude coasts: sea to the west of Portugal and to the south of Western Australia's Nullarbor."""
-    portugal, nullarbor = datasets.thumbnails(image, degrees((40.0, -8.9), (-31.7, 129.0)))
+    portugal, nullarbor = blue_marble.thumbnails(image, degrees((40.0, -8.9), (-31.7, 129.0)))
     blueness = lambda part: (part[2] - part[0]).mean()  # noqa: E731
     assert blueness(portugal[:, :, :5]) > blueness(portugal[:, :, 11:]) + 0.1
     assert blueness(nullarbor[:, 12:]) > blueness(nullarbor[:, :5]) + 0.1
-    turned = datasets.thumbnails(image, degrees((40.0, -8.9)), heading=torch.tensor([180.0]))[0]
+    turned = blue_marble.thumbnails(image, degrees((40.0, -8.9)), heading=torch.tensor([180.0]))[0]
     torch.testing.assert_close(turned, portugal.flip(1, 2), rtol=0, atol=1e-3)
 
 
 def test_zoom_shows_the_middle_larger(image):
-    wide, near = (datasets.thumbnails(image, degrees((36.0, -5.5)), zoom=torch.tensor([z]))[0] for z in (1.0, 2.0))
+    wide, near = (blue_marble.thumbnails(image, degrees((36.0, -5.5)), zoom=torch.tensor([z]))[0] for z in (1.0, 2.0))
     halved = torch.nn.functional.avg_pool2d(near[None], 2)[0]
     torch.testing.assert_close(halved, wide[:, 4:12, 4:12], rtol=0, atol=0.08)
 
 
 def test_random_land_is_land_and_even_over_it():
-    lat_lon = datasets.random_land(20_000, torch.Generator().manual_seed(0))
-    assert datasets.is_land(lat_lon).all() and len(lat_lon) == 20_000
+    lat_lon = blue_marble.random_land(20_000, torch.Generator().manual_seed(0))
+    assert blue_marble.is_land(lat_lon).all() and len(lat_lon) == 20_000
     tropics = (lat_lon[:, 0].abs() < 23.44).double().mean()  # of the pixels that are land, counted independently
-    anchors = datasets.healpix_land(64)
+    anchors = blue_marble.healpix_land(64)
     assert abs(tropics - (anchors[:, 0].abs() < 23.44).double().mean()) < 0.02
     known = degrees((48.9, 2.4), (0.0, -30.0), (-80.0, 90.0), (89.0, 0.0), (-25.0, 134.0), (30.0, -179.0))
-    assert datasets.is_land(known).tolist() == [True, False, True, False, True, False]
+    assert blue_marble.is_land(known).tolist() == [True, False, True, False, True, False]
 
 
 def test_embedding_and_drawing_are_inverse(image):
-    views = datasets.thumbnails(image, degrees((10.0, 10.0), (60.0, 100.0)))
-    again = datasets.thumbnail_pictures(datasets.thumbnail_embeddings(views))
+    views = blue_marble.thumbnails(image, degrees((10.0, 10.0), (60.0, 100.0)))
+    again = blue_marble.thumbnail_pictures(blue_marble.thumbnail_embeddings(views))
     torch.testing.assert_close(again.permute(0, 3, 1, 2), views, rtol=0, atol=1e-6)
 
 
 def test_blue_marble_is_kept_seeded_and_split_into_disjoint_places(cache):
-    settings = datasets.BlueMarble(train_views=300, test_views=50)
-    folder = datasets.blue_marble(settings, progress=False)
-    train, test = datasets.train_and_test(folder, 0)
+    settings = blue_marble.BlueMarble(train_views=300, test_views=50)
+    folder = blue_marble.blue_marble(settings, progress=False)
+    train, test = train_and_test(folder, 0)
     assert (len(train), len(test), train.encoder) == (300, 50, "thumbnail-16")
     nearest = great_circle_km(torch.from_numpy(test.lat_lon)[:, None], torch.from_numpy(train.lat_lon)).min()
     assert nearest > 1
     before = (folder / "train" / "embeddings.npy").stat().st_mtime_ns
-    assert datasets.blue_marble(settings, progress=False) == folder
+    assert blue_marble.blue_marble(settings, progress=False) == folder
     assert (folder / "train" / "embeddings.npy").stat().st_mtime_ns == before
-    others = [dataclasses.replace(settings, data_seed=1), dataclasses.replace(settings, colour=0.2)]
-    assert len({folder, *(datasets.blue_marble(other, progress=False) for other in others)}) == 3
+    others = [dataclasses.replace(settings, data_seed=1), dataclasses.replace(settings, color=0.2)]
+    assert len({folder, *(blue_marble.blue_marble(other, progress=False) for other in others)}) == 3
     assert not [path for path in cache.iterdir() if path.name.startswith(".")]
 
 
 def test_galleries_do_not_hold_the_held_out_places(cache, monkeypatch):
     """The plain gallery is drawn with another seed than the pictures, or retrieval would find the very place."""
-    folder = datasets.blue_marble(datasets.BlueMarble(train_views=300, test_views=50), progress=False)
-    train, test = datasets.train_and_test(folder, 0)
-    monkeypatch.setattr(evaluate, "PLAIN_GALLERY", 400)
-    monkeypatch.setattr(evaluate, "PLAIN_GRID_NSIDE", 8)
-    rows = evaluate.score_baselines(*test.batch(range(50)), train, seed=0, progress=False)
+    folder = blue_marble.blue_marble(blue_marble.BlueMarble(train_views=300, test_views=50), progress=False)
+    train, test = train_and_test(folder, 0)
+    monkeypatch.setattr(summaries, "PLAIN_GALLERY", 400)
+    monkeypatch.setattr(summaries, "PLAIN_GRID_NSIDE", 8)
+    rows = summaries.score_baselines(*test.batch(range(50)), train, seed=0, progress=False)
     assert len(rows) == 4
     for name, row in rows.items():
         assert row["accuracy"][1] == 0, name
@@ -107,10 +109,10 @@ def test_retrieval_finds_the_nearest_by_cosine():
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(50, 8)).astype(np.float32)
     lat_lon = np.stack([np.linspace(-80, 80, 50), np.zeros(50)], axis=1)
-    gallery = datasets.Embeddings(embeddings, np.arange(50), lat_lon, list(range(50)), "x")
+    gallery = Embeddings(embeddings, np.arange(50), lat_lon, list(range(50)), "x")
     queries = torch.from_numpy(embeddings[[3, 40]] * [[5.0], [0.1]]).float()
     np.testing.assert_array_equal(retrieve(queries, gallery, progress=False), lat_lon[[3, 40]])
-    subset = gallery.subset(np.arange(10, 50))
+    subset = retrieval.subset(np.arange(10, 50))
     assert retrieve(queries[1:], subset, progress=False).tolist() == [lat_lon[40].tolist()]
 
 
@@ -119,21 +121,21 @@ def test_the_nearest_of_a_gallery_do_not_depend_on_its_chunks(k, monkeypatch):
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(60, 8)).astype(np.float32)
     embeddings[50] = embeddings[4]
-    pictures = datasets.Embeddings(embeddings, np.arange(60), np.zeros((60, 2)), list(range(60)), "x")
+    pictures = Embeddings(embeddings, np.arange(60), np.zeros((60, 2)), list(range(60)), "x")
     queries = torch.from_numpy(generator.normal(size=(9, 8)).astype(np.float32))
     queries[0] = 3 * torch.from_numpy(embeddings[4])
     cosine = torch.nn.functional.cosine_similarity(queries[:, None], torch.from_numpy(embeddings), dim=-1)
     for chunk in (7, 20_000):
-        monkeypatch.setattr(gallery, "_CHUNK", chunk)
-        value, position = gallery.nearest(queries, pictures, k, progress=False)
+        monkeypatch.setattr(retrieval, "_CHUNK", chunk)
+        value, position = retrieval.nearest(queries, pictures, k, progress=False)
         expected = cosine.sort(dim=-1, descending=True).values[:, :k]
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
         torch.testing.assert_close(cosine.gather(-1, position), value, rtol=0, atol=1e-6)
         assert all(len(set(row)) == min(k, 60) for row in position.tolist())
         assert chunk > 7 or position[0, 0] == 4  # the first of two equals
     pictures.embeddings[:] = 1.0
-    monkeypatch.setattr(gallery, "_CHUNK", 10)
-    assert gallery.nearest(queries, pictures, 20, progress=False)[1].max() < 20  # of sixty
+    monkeypatch.setattr(retrieval, "_CHUNK", 10)
+    assert retrieval.nearest(queries, pictures, 20, progress=False)[1].max() < 20  # of sixty
 
 
 def write_folder(folder, embeddings, lines, meta=None):
@@ -153,10 +155,10 @@ def test_an_embeddings_folder_is_read_by_memory_map_and_split(tmp_path):
     folder = write_folder(
         tmp_path / "a", rows, [f"p{i},{i},{2 * i}" for i in range(10)], json.dumps({"encoder": "clip"})
     )
-    data = datasets.read_embeddings(folder)
+    data = read_embeddings(folder)
     assert isinstance(data.embeddings, np.memmap) and data.encoder == "clip" and data.ids[3] == "p3"
-    assert [len(part) for part in datasets.train_and_test(folder, holdout=0)] == [9, 1]
-    train, test = datasets.train_and_test(folder, holdout=3, seed=5)
+    assert [len(part) for part in train_and_test(folder, holdout=0)] == [9, 1]
+    train, test = train_and_test(folder, holdout=3, seed=5)
     assert sorted(train.ids + test.ids) == sorted(data.ids) and len(test) == 3
     for part in (train, test):
         embeddings, lat_lon = part.batch(range(len(part)))
@@ -183,7 +185,7 @@ def test_an_embeddings_folder_is_read_by_memory_map_and_split(tmp_path):
 def test_bad_embeddings_folders_are_refused_by_file_and_line(tmp_path, embeddings, lines, meta, message):
     folder = write_folder(tmp_path / "bad", embeddings, lines, meta)
     with pytest.raises(InputError, match=message) as error:
-        datasets.train_and_test(folder, holdout=1)
+        train_and_test(folder, holdout=1)
     assert "bad" in str(error.value)
 
 
@@ -194,7 +196,7 @@ def test_rows_of_a_memory_map_are_the_arrays_own(tmp_path):
     for rows in ([], [4999], [3, 0, 3, 4999], range(5000)):
         rows = np.array(rows, dtype=np.int64)
         for array in (mapped, values):
-            read = datasets._read_rows(array, rows)
+            read = _read_rows(array, rows)
             assert read.dtype == np.float32
             np.testing.assert_array_equal(read, values[rows].astype(np.float32))
 
@@ -202,7 +204,7 @@ def test_rows_of_a_memory_map_are_the_arrays_own(tmp_path):
 def test_an_embedding_that_is_not_finite_is_named_when_it_is_read(tmp_path):
     embeddings = GOOD.copy()
     embeddings[1, 2] = np.inf
-    data = datasets.read_embeddings(write_folder(tmp_path / "a", embeddings, ["a,1,2", "b,3,4", "c,5,6"]))
+    data = read_embeddings(write_folder(tmp_path / "a", embeddings, ["a,1,2", "b,3,4", "c,5,6"]))
     data.batch([0, 2])
     with pytest.raises(InputError, match="row 1"):
         data.batch([0, 1, 2])
@@ -210,13 +212,13 @@ def test_an_embedding_that_is_not_finite_is_named_when_it_is_read(tmp_path):
 
 def test_missing_files_and_impossible_splits_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere is no folder"):
-        datasets.train_and_test(tmp_path / "nowhere", 1)
+        train_and_test(tmp_path / "nowhere", 1)
     folder = write_folder(tmp_path / "a", GOOD, ["a,1,2", "b,3,4", "c,5,6"])
     with pytest.raises(InputError, match="cannot hold out 3 of the 3"):
-        datasets.train_and_test(folder, 3)
+        train_and_test(folder, 3)
     (folder / "embeddings.npy").write_bytes((folder / "embeddings.npy").read_bytes()[:70])
     with pytest.raises(InputError, match=r"cannot read .*embeddings.npy"):
-        datasets.read_embeddings(folder)
+        read_embeddings(folder)
 
 
 def test_places_are_read_under_their_usual_names(tmp_path):
@@ -241,7 +243,7 @@ def test_places_are_read_under_their_usual_names(tmp_path):
     assert lat_lon[0].tolist() == [48.9, 2.4] and np.isnan(lat_lon[1:]).all() and ids == ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("wrong", [{"train_views": 0}, {"scale": 0.9}, {"rotation": -1.0}, {"colour": 1.0}])
+@pytest.mark.parametrize("wrong", [{"train_views": 0}, {"scale": 0.9}, {"rotation": -1.0}, {"color": 1.0}])
 def test_settings_that_make_no_pictures_are_refused(cache, wrong):
     with pytest.raises(InputError):
-        datasets.blue_marble(datasets.BlueMarble(**wrong))
+        blue_marble.blue_marble(blue_marble.BlueMarble(**wrong))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import EDGE_PLACES, at_edges, opposite, places, random_coeffs, seeds
 
-from locdiff import decoder, shdd
-from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
-from locdiff.spherical_harmonics import rotate
+from locdiff.sphere import decoder, healpix, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
+from locdiff.sphere.spherical_harmonics import rotate
 from reference import coordinates
 
 DTYPES = [torch.float32, torch.float64]
@@ -43,7 +43,7 @@ def test_the_exact_mode_of_an_encoding_is_the_place(dtype, device, place, l_max)
 def test_the_exact_mode_is_above_every_anchor_and_flat(seed, l_max):
     coeffs = torch.from_numpy(random_coeffs(seed, l_max, lead=(3,)))
     found, score = decoder.exact_mode(coeffs)
-    fine = decoder.evaluate_at(coeffs, decoder.healpix_anchors(32)).max(dim=-1).values
+    fine = decoder.evaluate_at(coeffs, healpix.healpix_anchors(32)).max(dim=-1).values
     assert (score >= fine - 0.08 * fine.abs() - 1e-9).all()  # as promised, and nearly always above
     torch.testing.assert_close(score, (coeffs * shdd.encode(found, l_max)).sum(-1))
     for north, east in ((1e-4, 0), (-1e-4, 0), (0, 1e-4), (0, -1e-4)):
@@ -73,17 +73,17 @@ def test_a_ridge_is_climbed_to_a_point_of_it():
 def test_a_climb_that_leaves_its_basin_returns_where_it_began():
     """From the foot of the hill, steps of at most a pixel lead far away; the start is returned, with its own height."""
     coeffs, start = shdd.encode(tensor((0.0, 0.0)), 2), tensor((60.0, 30.0))[None]
-    found, height = decoder.climb(coeffs, start, 16)
+    found, height = decoder.newton_ascent(coeffs, start, 16)
     torch.testing.assert_close(found, start)
     torch.testing.assert_close(height[0], (coeffs * shdd.encode(start[0], 2)).sum(-1))
-    found, _ = decoder.climb(coeffs, tensor((2.0, -1.0))[None], 16)
+    found, _ = decoder.newton_ascent(coeffs, tensor((2.0, -1.0))[None], 16)
     assert great_circle_km(found[0, 0], tensor((0.0, 0.0))[0]) < 0.01
 
 
 def test_a_climb_never_loses_height_and_ends_where_it_is_flat():
     """Over rough hills with long steps: a step that would go down is shortened."""
     coeffs, start = torch.from_numpy(random_coeffs(0, 8, lead=(40,))), random_places(1000, 2).view(40, 25, 2)
-    found, height = decoder.climb(coeffs, start, 3)
+    found, height = decoder.newton_ascent(coeffs, start, 3)
     harmonics = shdd.encode(found, 8)
     torch.testing.assert_close(height, torch.einsum("nd,nkd->nk", coeffs, harmonics))
     assert (height >= torch.einsum("nd,nkd->nk", coeffs, shdd.encode(start, 8)) - 1e-9).all()
@@ -148,9 +148,9 @@ def test_one_peak_is_the_best_place_within_any_radius(place, rho_km):
 @at_edges(sd_km=30.0, rho_km=2500.0)
 def test_one_hill_is_found_within_any_radius_with_its_mass(place, sd_km, rho_km):
     """Narrower than the radius, it fits into many caps; the one on its top is wanted, with the right probability."""
-    anchors = decoder.healpix_anchors(32)
+    anchors = healpix.healpix_anchors(32)
     hill = torch.softmax(-((great_circle_km(tensor(place)[0], anchors) / sd_km) ** 2) / 2, dim=-1)
-    found, mass = decoder.best_within(decoder.healpix_transform(64, 32, torch.float64).analysis(hill), rho_km, 32)
+    found, mass = decoder.best_within(healpix.healpix_transform(64, 32, torch.float64).analysis(hill), rho_km, 32)
     assert great_circle_km(tensor(place)[0], found) < 160  # most of a pixel
     assert mass.item() == pytest.approx(1 - math.exp(-((rho_km / sd_km) ** 2) / 2), abs=0.12)
 
@@ -158,7 +158,7 @@ def test_one_hill_is_found_within_any_radius_with_its_mass(place, sd_km, rho_km)
 def test_coefficients_that_are_not_finite_have_no_place():
     coeffs = torch.from_numpy(random_coeffs(0, 3, lead=(3,)))
     coeffs[1, 4], coeffs[2, 5] = math.nan, math.inf
-    anchors = decoder.healpix_anchors(4)
+    anchors = healpix.healpix_anchors(4)
     for place, score in (
         decoder.exact_mode(coeffs), decoder.best_within(coeffs, 500.0), decoder.mode_seeking(coeffs, anchors, 500.0),
         decoder.kl_decoder(coeffs, anchors),
@@ -194,8 +194,8 @@ def test_a_wide_hill_wins_at_large_radii_and_a_sharp_one_at_small():
 
 
 def test_the_dense_product_in_pieces_is_the_product(monkeypatch):
-    anchors, coeffs = decoder.healpix_anchors(4), torch.from_numpy(random_coeffs(0, 4, lead=(2, 3)))
-    expected = shdd.evaluate(coeffs, shdd.encode(anchors, 4))
+    anchors, coeffs = healpix.healpix_anchors(4), torch.from_numpy(random_coeffs(0, 4, lead=(2, 3)))
+    expected = shdd.synthesis(coeffs, shdd.encode(anchors, 4))
     whole = decoder.mode_seeking(coeffs, anchors, 1500.0)
     monkeypatch.setattr(decoder, "CHUNK", 700)
     torch.testing.assert_close(decoder.evaluate_at(coeffs, anchors), expected)

@@ -9,47 +9,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import EDGE_PLACES, places, random_coeffs, seeds
 
-from locdiff import decoder, density, shdd
-from locdiff.coordinates import EARTH_RADIUS_KM, great_circle_km
+from locdiff.sphere import healpix, pixels, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
 
 NSIDE = 8
-ANCHORS = decoder.healpix_anchors(NSIDE)
+ANCHORS = healpix.healpix_anchors(NSIDE)
 N = len(ANCHORS)
 AREA = 4 * math.pi * EARTH_RADIUS_KM**2
 
 
 def some_density(seed, rows=2):
     return torch.softmax(
-        shdd.evaluate(torch.from_numpy(random_coeffs(seed, 4, lead=(rows,))), shdd.encode(ANCHORS, 4)), -1
+        shdd.synthesis(torch.from_numpy(random_coeffs(seed, 4, lead=(rows,))), shdd.encode(ANCHORS, 4)), -1
     )
 
 
 @given(seed=seeds, scale=st.sampled_from([0.0, 0.01, 1.0, 1e4]))
 def test_the_positive_part_of_a_linear_density_is_a_density(seed, scale):
-    values = scale * shdd.evaluate(torch.from_numpy(random_coeffs(seed, 4, lead=(2,))), shdd.encode(ANCHORS, 4))
+    values = scale * shdd.synthesis(torch.from_numpy(random_coeffs(seed, 4, lead=(2,))), shdd.encode(ANCHORS, 4))
     if scale:
         assert (values < 0).any()
-    share = density.from_linear(values)
+    share = pixels.from_linear(values)
     torch.testing.assert_close(share.sum(-1), torch.ones(2, dtype=torch.float64))
-    assert (share >= 0.999 * density.UNIFORM / N).all()
+    assert (share >= 0.999 * pixels.UNIFORM / N).all()
 
 
 def test_where_a_linear_density_is_positive_its_shape_is_kept_and_elsewhere_it_is_even():
     values = torch.tensor([[3.0, 1.0, -1.0, -0.5] + [0.0] * 8])
-    share = density.from_linear(values)[0]
-    even = density.UNIFORM / 12
-    torch.testing.assert_close(share[:4] - even, (1 - density.UNIFORM) * torch.tensor([0.75, 0.25, 0.0, 0.0]))
-    torch.testing.assert_close(density.from_linear(torch.full((1, 12), -1.0)), torch.full((1, 12), 1 / 12))
-    torch.testing.assert_close(density.from_linear(values * 1e-33)[0], share)
-    assert density.from_linear(torch.full((1, 12), torch.nan)).isnan().all()
+    share = pixels.from_linear(values)[0]
+    even = pixels.UNIFORM / 12
+    torch.testing.assert_close(share[:4] - even, (1 - pixels.UNIFORM) * torch.tensor([0.75, 0.25, 0.0, 0.0]))
+    torch.testing.assert_close(pixels.from_linear(torch.full((1, 12), -1.0)), torch.full((1, 12), 1 / 12))
+    torch.testing.assert_close(pixels.from_linear(values * 1e-33)[0], share)
+    assert pixels.from_linear(torch.full((1, 12), torch.nan)).isnan().all()
 
 
 def test_the_delta_dips_below_zero_and_still_integrates_to_one():
     """The density of one known place, cut off at l_max: negative rings, whole integral, mass kept around the place."""
     coeffs = shdd.encode(torch.tensor([[10.0, 20.0]], dtype=torch.float64), 5)
-    values = shdd.evaluate(coeffs, shdd.encode(ANCHORS, 5))
+    values = shdd.synthesis(coeffs, shdd.encode(ANCHORS, 5))
     assert values.min() < -0.1 and values.mean().item() * 4 * math.pi == pytest.approx(1, abs=0.01)
-    share = density.from_linear(values)
+    share = pixels.from_linear(values)
     near = share[great_circle_km(torch.tensor([10.0, 20.0], dtype=torch.float64), ANCHORS)[None] < 4000].sum()
     assert share.sum().item() == pytest.approx(1) and near > 0.5
 
@@ -58,15 +58,15 @@ def test_the_delta_dips_below_zero_and_still_integrates_to_one():
 def test_the_likelihood_is_the_density_of_the_pixel(place):
     share, here = some_density(0), torch.tensor([place, place], dtype=torch.float64)
     pixel = healpy.ang2pix(NSIDE, place[1], place[0], lonlat=True)
-    torch.testing.assert_close(density.log_likelihood(share, here), (share[:, pixel] * N / (4 * math.pi)).log())
-    uniform = density.log_likelihood(torch.full((2, N), 1 / N), here)
+    torch.testing.assert_close(pixels.log_likelihood(share, here), (share[:, pixel] * N / (4 * math.pi)).log())
+    uniform = pixels.log_likelihood(torch.full((2, N), 1 / N), here)
     torch.testing.assert_close(uniform, torch.full((2,), -math.log(4 * math.pi)))
 
 
 @given(seed=seeds)
 def test_regions_are_the_smallest_that_hold_their_share(seed):
     share = some_density(seed)
-    masks, areas = density.regions(share, (0.5, 0.9))
+    masks, areas = pixels.regions(share, (0.5, 0.9))
     for i in range(2):
         for j, wanted in enumerate((0.5, 0.9)):
             inside = share[i][masks[i, j]]
@@ -78,18 +78,18 @@ def test_regions_are_the_smallest_that_hold_their_share(seed):
 
 def test_regions_of_the_uniform_density_and_of_one_pixel():
     even = torch.full((1, N), 1 / N, dtype=torch.float64)
-    torch.testing.assert_close(density.regions(even)[1], torch.tensor([[0.5, 0.9]]) * AREA, rtol=2 / N, atol=0)
+    torch.testing.assert_close(pixels.regions(even)[1], torch.tensor([[0.5, 0.9]]) * AREA, rtol=2 / N, atol=0)
     one = torch.zeros(1, N).scatter(1, torch.tensor([[77]]), 1.0)
-    masks, areas = density.regions(one)
+    masks, areas = pixels.regions(one)
     assert masks.sum(-1).tolist() == [[1, 1]] and masks[0, 0, 77] and areas[0, 0].item() == pytest.approx(AREA / N)
-    assert density.regions(torch.empty(0, N))[0].shape == (0, 2, N)
+    assert pixels.regions(torch.empty(0, N))[0].shape == (0, 2, N)
 
 
 def test_the_radius_that_holds_a_share_by_hand():
     anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)
     share = torch.tensor([[0.5, 0.3, 0.2]])
     for wanted, other in [(0.5, 0), (0.6, 1), (0.8, 1), (0.81, 2)]:
-        radius = density.radius_holding(wanted, share, anchors[:1], anchors)
+        radius = pixels.credible_radius(wanted, share, anchors[:1], anchors)
         torch.testing.assert_close(radius, great_circle_km(anchors[:1], anchors[other : other + 1]))
 
 
@@ -98,7 +98,7 @@ def test_hills_are_found_with_their_mass(place):
     """Two hills far apart, 0.7 and 0.3: their tops, their masses, and no third."""
     here, there = torch.tensor([place], dtype=torch.float64), torch.tensor([[35.0, 100.0]], dtype=torch.float64)
     hills = [torch.softmax(-((great_circle_km(p, ANCHORS) / 800) ** 2) / 2, -1) for p in (here, there)]
-    pixel, mass = density.modes((0.7 * hills[0] + 0.3 * hills[1])[None], 5)
+    pixel, mass = pixels.modes((0.7 * hills[0] + 0.3 * hills[1])[None], 5)
     assert (
         great_circle_km(ANCHORS[pixel[0, 0]], here[0]) < 800 and great_circle_km(ANCHORS[pixel[0, 1]], there[0]) < 800
     )
@@ -109,7 +109,7 @@ def test_hills_are_found_with_their_mass(place):
 @given(seed=seeds)
 def test_all_hills_together_hold_everything_and_no_pixel_rises_above_its_neighbours_top(seed):
     share = some_density(seed)
-    pixel, mass = density.modes(share, N)
+    pixel, mass = pixels.modes(share, N)
     torch.testing.assert_close(mass.sum(-1), torch.ones(2, dtype=torch.float64))
     assert (mass.diff(dim=-1) <= 0).all()
     for i in range(2):
@@ -120,5 +120,5 @@ def test_all_hills_together_hold_everything_and_no_pixel_rises_above_its_neighbo
 
 
 def test_no_densities_have_no_hills():
-    pixel, mass = density.modes(torch.empty(0, N), 3)
+    pixel, mass = pixels.modes(torch.empty(0, N), 3)
     assert pixel.shape == mass.shape == (0, 3)

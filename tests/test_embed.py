@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from locdiff import datasets, embed, predict, train
-from locdiff.cli import InputError
-from locdiff.layouts import read_places
+from locdiff import embed, predict, train
+from locdiff.data import encoders, encoding
+from locdiff.data.embeddings import read_embeddings, train_and_test
+from locdiff.data.places import read_places
+from locdiff.errors import InputError
 
 MODEL = "ViT-S-32-tiny"
 
@@ -39,7 +41,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(weights):
-    return embed.ClipEncoder(embed.ClipSettings(MODEL, str(weights)), "cpu")
+    return encoders.ClipEncoder(encoders.ClipSettings(MODEL, str(weights)), "cpu")
 
 
 def make_pictures(folder, n, seed=0):
@@ -57,8 +59,8 @@ def make_pictures(folder, n, seed=0):
 
 def test_rows_are_the_encoders_own_and_meta_says_what_made_them(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 7)
-    meta = embed.embed(source, tmp_path / "out", encoder, batch=3, workers=2)
-    data = datasets.read_embeddings(tmp_path / "out")
+    meta = encoding.embed(source, tmp_path / "out", encoder, batch=3, workers=2)
+    data = read_embeddings(tmp_path / "out")
     assert data.encoder == encoder.name == meta["encoder"] and meta["pictures"] == 7 and meta["failed"] == 0
     assert data.encoder.startswith(f"{MODEL}/random-") and data.authors[5] == "author 1"
     assert data.embeddings.dtype == np.float16 and data.embeddings.shape == (7, 24)
@@ -67,7 +69,7 @@ def test_rows_are_the_encoders_own_and_meta_says_what_made_them(tmp_path, encode
     torch.testing.assert_close(data.batch([4])[0], alone, rtol=2e-3, atol=2e-3)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["embeddings.npy", "locations.csv", "meta.json"]
     with pytest.raises(InputError, match="is finished"):
-        embed.embed(source, tmp_path / "out", encoder)
+        encoding.embed(source, tmp_path / "out", encoder)
 
 
 def test_failures_are_listed_and_left_out(tmp_path, encoder):
@@ -75,7 +77,7 @@ def test_failures_are_listed_and_left_out(tmp_path, encoder):
     (source / "1.jpg").write_bytes(b"")
     (source / "2.jpg").write_bytes((source / "2.jpg").read_bytes()[:300])
     (source / "4.jpg").unlink()
-    meta = embed.embed(source, tmp_path / "out", encoder, batch=2, workers=0)
+    meta = encoding.embed(source, tmp_path / "out", encoder, batch=2, workers=0)
     assert (meta["pictures"], meta["failed"]) == (3, 3)
     with open(tmp_path / "out" / "failures.csv", newline="") as file:
         reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
@@ -84,31 +86,31 @@ def test_failures_are_listed_and_left_out(tmp_path, encoder):
         and "runcated" in reasons["2.jpg"]
         and "no picture of this name" in reasons["4.jpg"]
     )
-    data = datasets.read_embeddings(tmp_path / "out")
+    data = read_embeddings(tmp_path / "out")
     assert data.ids == ["0.jpg", "3.jpg", "5.jpg"]
     for i in (0, 3, 5):
         (source / f"{i}.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"none of the 6 pictures could be read; the first: 0.jpg: .*0 bytes"):
-        embed.embed(source, tmp_path / "other", encoder, workers=0)
+        encoding.embed(source, tmp_path / "other", encoder, workers=0)
 
 
 def test_other_pictures_or_another_encoder_do_not_go_on_in_the_same_folder(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 4)
-    embed._Progress(tmp_path / "out", embed._key(["other"], encoder.name), 4, True)
+    encoding._Progress(tmp_path / "out", encoding._key(["other"], encoder.name), 4, True)
     with pytest.raises(InputError, match="begun with other pictures or another encoder"):
-        embed.embed(source, tmp_path / "out", encoder, workers=0)
+        encoding.embed(source, tmp_path / "out", encoder, workers=0)
 
 
 def test_two_processes_share_the_work(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 9)
-    embed.embed(source, tmp_path / "alone", encoder, workers=0)
+    encoding.embed(source, tmp_path / "alone", encoder, workers=0)
     assert (
-        embed.embed(source, tmp_path / "out", encoder, workers=0, rank=1, world=2, barrier=lambda: begin(tmp_path))
+        encoding.embed(source, tmp_path / "out", encoder, workers=0, rank=1, world=2, barrier=lambda: begin(tmp_path))
         is None
     )
     states = np.load(tmp_path / "out" / "unfinished" / "progress.npy")
-    assert states.tolist() == [embed.TODO, embed.DONE] * 4 + [embed.TODO]
-    embed.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
+    assert states.tolist() == [encoding.TODO, encoding.DONE] * 4 + [encoding.TODO]
+    encoding.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
     np.testing.assert_array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("alone", "out")))
 
 
@@ -117,13 +119,13 @@ def begin(folder):
     if not (folder / "out" / "unfinished").exists():
         ids = [f"{i}.jpg" for i in range(9)]
         name = next((folder / "alone").glob("meta.json")).read_text()
-        embed._Progress(folder / "out", embed._key(ids, json.loads(name)["encoder"]), 9, True)
+        encoding._Progress(folder / "out", encoding._key(ids, json.loads(name)["encoder"]), 9, True)
 
 
 class SlowEncoder:
     """The mean colour, slowly; every picture that is encoded is noted in the file `count`."""
 
-    name, prepare = "slow", staticmethod(embed.ThumbnailEncoder.prepare)
+    name, prepare = "slow", staticmethod(encoders.ThumbnailEncoder.prepare)
 
     def __init__(self, count):
         self.count = count
@@ -136,7 +138,7 @@ class SlowEncoder:
 
 
 def embed_slowly(source, out, count):
-    embed.embed(source, out, SlowEncoder(count), batch=2, workers=0)
+    encoding.embed(source, out, SlowEncoder(count), batch=2, workers=0)
 
 
 def test_twenty_kills_lose_and_repeat_nothing_that_was_finished(tmp_path, monkeypatch):
@@ -162,10 +164,10 @@ def test_twenty_kills_lose_and_repeat_nothing_that_was_finished(tmp_path, monkey
     assert kills >= 15 and longest == 0  # else the work was over too soon to be killed, or failed by itself
     encoded = sum(map(int, count.read_text().split()))
     assert 119 <= encoded <= 119 + 2 * kills
-    data = datasets.read_embeddings(out)
+    data = read_embeddings(out)
     assert data.ids == [f"{i}.jpg" for i in range(120) if i != 7]
     for position, name in enumerate(data.ids):
-        expected = embed.ThumbnailEncoder.prepare(Image.open(source / name)).mean(dim=(1, 2))
+        expected = encoders.ThumbnailEncoder.prepare(Image.open(source / name)).mean(dim=(1, 2))
         torch.testing.assert_close(data.batch([position])[0][0], expected, rtol=0, atol=1e-3)
     with open(out / "failures.csv", newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["7.jpg"]
@@ -179,9 +181,9 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, encoder, monkeypat
 
     monkeypatch.setattr(embed.os, "link", full_disk)
     with pytest.raises(InputError, match=r"No space left.*start the same command again"):
-        embed.embed(source, tmp_path / "out", encoder, workers=0)
+        encoding.embed(source, tmp_path / "out", encoder, workers=0)
     monkeypatch.undo()
-    assert embed.embed(source, tmp_path / "out", encoder, workers=0)["pictures"] == 4
+    assert encoding.embed(source, tmp_path / "out", encoder, workers=0)["pictures"] == 4
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -189,13 +191,16 @@ def test_no_permission_to_write_is_an_error(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 2)
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(InputError, match="cannot write into"):
-        embed.embed(source, tmp_path / "locked" / "out", encoder, workers=0)
+        encoding.embed(source, tmp_path / "locked" / "out", encoder, workers=0)
 
 
 def test_weights_that_cannot_be_had_name_the_remedy(tmp_path):
-    for settings in (embed.ClipSettings("no-such-model"), embed.ClipSettings("ViT-S-32", str(tmp_path / "absent.pt"))):
+    for settings in (
+        encoders.ClipSettings("no-such-model"),
+        encoders.ClipSettings("ViT-S-32", str(tmp_path / "absent.pt")),
+    ):
         with pytest.raises(InputError, match=r"--weights FILE"):
-            embed.ClipEncoder(settings, "cpu")
+            encoders.ClipEncoder(settings, "cpu")
 
 
 def test_from_pictures_to_a_trained_model_and_predictions(tmp_path, weights, capsys):
@@ -227,7 +232,7 @@ def test_from_pictures_to_a_trained_model_and_predictions(tmp_path, weights, cap
     assert [record["id"] for record in records] == [*words, str(source / "3.jpg")]
     model, encoder = (
         predict.LocDiffusion.load(run, "cpu"),
-        embed.ClipEncoder(embed.ClipSettings(MODEL, str(weights)), "cpu"),
+        encoders.ClipEncoder(encoders.ClipSettings(MODEL, str(weights)), "cpu"),
     )
     text = encoder.model.encode_text(open_clip.get_tokenizer(MODEL)(words))
     assert text.shape == (2, 24) and not torch.allclose(text[0], text[1])
@@ -242,10 +247,10 @@ def test_from_pictures_to_a_trained_model_and_predictions(tmp_path, weights, cap
 
 def test_photographers_are_kept_apart(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 30)
-    embed.embed(source, tmp_path / "out", encoder, workers=0)
-    learnt, held_out = datasets.train_and_test(tmp_path / "out", 4, seed=1, split="author")
+    encoding.embed(source, tmp_path / "out", encoder, workers=0)
+    learnt, held_out = train_and_test(tmp_path / "out", 4, seed=1, split="author")
     assert not set(learnt.authors) & set(held_out.authors) and len(held_out) == 6 and len(learnt) == 24
     with pytest.raises(InputError, match="leaves nothing to train on"):
-        datasets.train_and_test(tmp_path / "out", 29, split="author")
-    folder = datasets.train_and_test(tmp_path / "out", 4, seed=1)
+        train_and_test(tmp_path / "out", 29, split="author")
+    folder = train_and_test(tmp_path / "out", 4, seed=1)
     assert len(folder[1]) == 4

@@ -13,11 +13,13 @@ from support import seeds
 from test_baselines import pictures, scattered
 from test_model import tiny
 
-from locdiff import decoder, evaluate, maps
-from locdiff.density import log_density_at
-from locdiff.evaluate import choose_weight, predict_hybrid
-from locdiff.gallery import WEIGHTS, retrieve_by_density, retrieve_near, weigh_hills
-from locdiff.model import derive_seed
+from locdiff.evaluation import summaries
+from locdiff.evaluation.hybrid import choose_weight, predict_hybrid
+from locdiff.evaluation.retrieval import WEIGHTS, retrieve_by_density, retrieve_near, weigh_hills
+from locdiff.seeding import derive_seed
+from locdiff.sphere import healpix
+from locdiff.sphere.pixels import log_density_at
+from locdiff.viz import maps
 
 TRUTH = torch.tensor([[40.0, -100.0], [-25.0, 135.0], [60.0, 30.0]], dtype=torch.float64)
 
@@ -27,9 +29,9 @@ def rows_with(monkeypatch, **answers):
     model = tiny()
     for name, answer in answers.items():
         monkeypatch.setattr(model, name, answer)
-    found = evaluate.predict_all(model, torch.zeros(3, 5), TRUTH, samples=4, progress=False)
-    worth = dict(zip(evaluate.CALIBRATION, found["calibration"].mean(dim=0).tolist(), strict=True))
-    return {name: row["accuracy"] for name, row in evaluate.score_model(model, found, TRUTH).items()}, worth, found
+    found = summaries.predict_all(model, torch.zeros(3, 5), TRUTH, samples=4, progress=False)
+    worth = dict(zip(summaries.CALIBRATION, found["calibration"].mean(dim=0).tolist(), strict=True))
+    return {name: row["accuracy"] for name, row in summaries.score_model(model, found, TRUTH).items()}, worth, found
 
 
 def test_samples_are_compared_with_the_truth_of_their_own_picture(monkeypatch):
@@ -41,7 +43,7 @@ def test_samples_are_compared_with_the_truth_of_their_own_picture(monkeypatch):
 
 def test_the_density_rows_follow_the_density(monkeypatch):
     """A density of one pixel at the truth: every prediction from it is right, and so is its calibration."""
-    anchors = decoder.healpix_anchors(16)
+    anchors = healpix.healpix_anchors(16)
     pixel = [int(torch.argmin(((anchors - place) ** 2).sum(-1))) for place in TRUTH]
     shares = torch.full((3, len(anchors)), 1e-9)
     shares[range(3), pixel] = 1.0
@@ -56,7 +58,7 @@ def test_the_density_rows_follow_the_density(monkeypatch):
 
 @pytest.mark.parametrize("place", [(40.0, -100.0), (-60.0, 170.0), (5.0, -3.0)])
 def test_a_density_is_drawn_where_it_is(place):
-    anchors = decoder.healpix_anchors(16)
+    anchors = healpix.healpix_anchors(16)
     pixel = int(torch.argmin(((anchors - torch.tensor(place)) ** 2).sum(-1)))
     density = torch.full((len(anchors),), 1e-9)
     density[pixel] = 1.0

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from locdiff import cs_unet, metrics, train
+from locdiff.model import cs_unet
+from locdiff.sphere import pixels
+from locdiff.training.settings import resolve
 from reference.coordinates import EARTH_RADIUS_KM, great_circle_km
 from reference.shdd import delta_kernel, encode
 
@@ -87,7 +89,7 @@ def test_figure_1_says_which_encoder_is_smoother(small):
 def test_figure_2_counts_the_parameters_of_the_networks(small):
     result = numbers(small, "figure_2")
     for name in figure_2.PRESETS:
-        c = train.resolve(name, l_max=23).model
+        c = resolve(name, l_max=23).model
         network = cs_unet.CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
         total = sum(p.numel() for p in network.parameters())
         assert result[f"{name}_blocks"][:, 2].sum() + result[f"{name}_parameters"][1] == total
@@ -129,7 +131,7 @@ def no_skips(self, x, t, image):
     ],
 )  # fmt: skip
 def test_figure_2_sees_what_is_wired_otherwise(change, broken, monkeypatch):
-    c = train.resolve("paper", l_max=23).model
+    c = resolve("paper", l_max=23).model
     if isinstance(change, dict):
         c = dataclasses.replace(c, **change)
     network = cs_unet.CSUNet(c.dimensions, c.embed_dim, c.width, c.depth, c.time_dim, c.dropout)
@@ -164,7 +166,7 @@ def test_figure_4a_noisy_encodings_are_decoded_to_the_bound():
 
 def test_figure_4a_trains_each_degree_alike(small):
     result = numbers(small, "figure_4a")
-    assert result["hits"].shape == (2, 2, 40, len(metrics.THRESHOLDS_KM)) and list(result["degrees"]) == [5, 7]
+    assert result["hits"].shape == (2, 2, 40, len(pixels.THRESHOLDS_KM)) and list(result["degrees"]) == [5, 7]
     assert "20 steps of 64" in str(result["about"]) and (np.diff(result["hits"].mean(axis=2), axis=-1) >= 0).all()
 
 
@@ -206,7 +208,7 @@ def test_low_pass_says_which_is_better(small):
 
 def test_figure_4a_zoom_low_pass_sees_and_gives_the_dimensions_of_large_coefficients_only():
     """Also where it is trained: the mask of the encoding, no gradient and no skip elsewhere."""
-    config = dataclasses.replace(train.resolve("smoke").model, embed_dim=12)
+    config = dataclasses.replace(resolve("smoke").model, embed_dim=12)
     model = figure_4a_zoom.LowPass(20, config)
     torch.nn.init.normal_(model.network.head.weight)
     mask, embeddings = model.mask.bool(), torch.randn(3, config.embed_dim)

@@ -18,24 +18,13 @@ from test_baselines import pictures, scattered
 from torch import nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from locdiff import gallery
-from locdiff.cli import InputError
-from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, great_circle_km, to_unit_vector
-from locdiff.decoder import healpix_anchors
-from locdiff.density import log_density_at
-from locdiff.gallery import (
-    GEOCLIP,
-    SIMULATION,
-    WEIGHTS,
-    GeoClip,
-    embed_places,
-    gallery_places,
-    nearest,
-    retrieve,
-    retrieve_by_density,
-    retrieve_near,
-    weigh_hills,
-)
+from locdiff.data.geoclip import GEOCLIP, SIMULATION, GeoClip, embed_places, gallery_places
+from locdiff.errors import InputError
+from locdiff.evaluation import retrieval
+from locdiff.evaluation.retrieval import WEIGHTS, nearest, retrieve, retrieve_by_density, retrieve_near, weigh_hills
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, great_circle_km, to_unit_vector
+from locdiff.sphere.healpix import healpix_anchors
+from locdiff.sphere.pixels import log_density_at
 
 EDGES = torch.tensor([*EDGE_PLACES, (0.0, 180.0), (-90.0, 0.0)], dtype=torch.float64)
 HALF_THE_EARTH_KM = math.pi * EARTH_RADIUS_KM
@@ -194,7 +183,7 @@ def test_embedded_places_are_kept_and_do_not_depend_on_the_chunks(geoclip, own_c
     np.testing.assert_array_equal(again.lat_lon, made.lat_lon)
     for size in (1, 7, 38):
         monkeypatch.setenv("LOCDIFF_CACHE", str(tmp_path / f"other-{size}"))
-        monkeypatch.setattr(gallery, "_EMBEDDED", size)
+        monkeypatch.setattr(geoclip, "_EMBEDDED", size)
         other = embed_places(places, geoclip, progress=False)
         np.testing.assert_allclose(other.embeddings, made.embeddings, rtol=0, atol=1e-4)  # sines of large angles
     assert (tmp_path / "other-38" / file.name).read_bytes() == first
@@ -205,7 +194,7 @@ def test_other_places_or_another_package_are_another_file(geoclip, own_cache, mo
     embed_places(EDGES.flip(0), geoclip, progress=False)
     embed_places(EDGES * (1 - 1e-12), geoclip, progress=False)
     assert len(list(own_cache.iterdir())) == 3
-    monkeypatch.setattr(gallery.metadata, "version", lambda name: f"another {name}")
+    monkeypatch.setattr(retrieval.metadata, "version", lambda name: f"another {name}")
     embed_places(EDGES, geoclip, progress=False)
     assert len(list(own_cache.iterdir())) == 4
 
@@ -221,7 +210,7 @@ def test_an_interrupted_embedding_leaves_nothing(geoclip, own_cache, monkeypatch
         return real(self, lat_lon)
 
     monkeypatch.setattr(GeoClip, "places", stopped)
-    monkeypatch.setattr(gallery, "_EMBEDDED", 5)
+    monkeypatch.setattr(geoclip, "_EMBEDDED", 5)
     with pytest.raises(KeyboardInterrupt if interruption is KeyboardInterrupt else InputError) as error:
         embed_places(EDGES, geoclip, progress=False)
     assert list(own_cache.iterdir()) == []
@@ -246,7 +235,7 @@ def test_the_nearest_are_those_of_the_largest_cosines(seed, n, size, k, chunk):
     places = places.subset(picked)
     expected = cosines(queries, places)[:, torch.from_numpy(picked)].sort(dim=-1, descending=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "_CHUNK", chunk)
+        patch.setattr(retrieval, "_CHUNK", chunk)
         cosine, position = nearest(queries, places, k, progress=False)
         first = retrieve(queries, places, progress=False)
     torch.testing.assert_close(cosine, expected.values[:, :k], rtol=0, atol=1e-6)
@@ -276,7 +265,7 @@ def test_restricted_retrieval_finds_the_most_similar_place_near_any_candidate(se
     candidates[0, 0, 1] = math.nan
     queries = queries_for(9, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "_CHUNK", chunk)
+        patch.setattr(retrieval, "_CHUNK", chunk)
         found = retrieve_near(queries, places, candidates, radius_km, progress=False)
     expected = near_by_hand(queries, places, candidates, radius_km)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
@@ -335,7 +324,7 @@ def test_the_weighted_score_is_the_largest_of_the_gallery(seed, chunk, sharpness
     shares[:, ::3] = 0.0
     queries = queries_for(5, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "_CHUNK", chunk)
+        patch.setattr(retrieval, "_CHUNK", chunk)
         found = retrieve_by_density(queries, places, partial(log_density_at, shares), progress=False)
     assert found.shape == (len(WEIGHTS), 5, 2) and found.dtype == torch.float64
     lat_lon, cosine = torch.from_numpy(places.lat_lon), cosines(queries, places).double()

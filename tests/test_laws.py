@@ -239,7 +239,7 @@ def test_the_exact_skip_is_bayes_rule(seed, alpha_bar):
     e = random_coeffs(seed, L_MAX)
     x_0 = np.sqrt(4 * np.pi) * BASIS
     x_t = diffusion.q_sample(x_0[rng.integers(len(x_0))], alpha_bar, rng.normal(size=BASIS.shape[1]))
-    log_joint = shdd.evaluate(e, BASIS) - ((x_t - np.sqrt(alpha_bar) * x_0) ** 2).sum(-1) / (2 * (1 - alpha_bar))
+    log_joint = shdd.synthesis(e, BASIS) - ((x_t - np.sqrt(alpha_bar) * x_0) ** 2).sum(-1) / (2 * (1 - alpha_bar))
     log_posterior = log_joint - np.logaddexp.reduce(log_joint)
     combined = shdd.log_density(e + diffusion.bayes_skip(x_t, alpha_bar), BASIS) + np.log(4 * np.pi / len(BASIS))
     assert np.allclose(combined, log_posterior, atol=1e-9)

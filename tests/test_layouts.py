@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from locdiff.cli import InputError
-from locdiff.layouts import Picture, read_picture, read_places, read_source
+from locdiff.data.pictures import Picture, read_picture, read_source
+from locdiff.data.places import read_places
+from locdiff.errors import InputError
 
 IM2GPS3K = os.environ.get("LOCDIFF_IM2GPS3K")  # im2gps3k_places365.csv, where there is one
 
 
-def jpeg(colour=(200, 30, 30), size=(40, 30), **options):
+def jpeg(color=(200, 30, 30), size=(40, 30), **options):
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "jpeg", **options)
     return buffer.getvalue()
@@ -105,13 +106,13 @@ def test_a_folder_of_pictures_has_unknown_places(tmp_path):
 
 
 def test_tables_are_matched_to_files_zips_and_tars(tmp_path):
-    colours = {name: (40 * i, 100, 250 - 40 * i) for i, name in enumerate(["3f/aa/1.jpg", "x_y.jpg", "z.jpg", "t.jpg"])}
+    colors = {name: (40 * i, 100, 250 - 40 * i) for i, name in enumerate(["3f/aa/1.jpg", "x_y.jpg", "z.jpg", "t.jpg"])}
     (tmp_path / "3f/aa").mkdir(parents=True)
-    (tmp_path / "3f/aa/1.jpg").write_bytes(jpeg(colours["3f/aa/1.jpg"]))
-    (tmp_path / "x_y.jpg").write_bytes(jpeg(colours["x_y.jpg"]))
+    (tmp_path / "3f/aa/1.jpg").write_bytes(jpeg(colors["3f/aa/1.jpg"]))
+    (tmp_path / "x_y.jpg").write_bytes(jpeg(colors["x_y.jpg"]))
     with zipfile.ZipFile(tmp_path / "00.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("00/z.jpg", jpeg(colours["z.jpg"]))
-    tar(tmp_path / "01.tar", {"./t.jpg": jpeg(colours["t.jpg"])})
+        archive.writestr("00/z.jpg", jpeg(colors["z.jpg"]))
+    tar(tmp_path / "01.tar", {"./t.jpg": jpeg(colors["t.jpg"])})
     ids = ["3f/aa/1.jpg", "x/y.jpg", "z", "t.jpg", "absent"]
     (tmp_path / "places.csv").write_text("id,lat,lon\n" + "".join(f"{i},1,2\n" for i in ids))
     pictures, places = read_source(tmp_path)

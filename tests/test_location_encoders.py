@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from methods import location_encoders
+from methods.location_encoders import ENCODERS, PlaceDecoder, drift_km, encoding_scale, fibonacci_places, train_decoder
 from support import EDGE_PLACES, at_edges, places
 from torch import nn
 
-from locdiff import location_encoders, shdd
-from locdiff.coordinates import EARTH_RADIUS_KM, from_unit_vector, great_circle_km, to_unit_vector
-from locdiff.decoder import exact_mode
-from locdiff.location_encoders import (
-    ENCODERS,
-    PlaceDecoder,
-    drift_km,
-    encoding_scale,
-    fibonacci_places,
-    train_decoder,
-)
+from locdiff.sphere import shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, great_circle_km, to_unit_vector
+from locdiff.sphere.decoder import exact_mode
 
 DIMENSIONS = {
     "tile": 648, "wrap": 4, "wrap+ffn": 256, "rbf": 200, "rff": 64, "Space2Vec-grid": 256, "Space2Vec-theory": 384,

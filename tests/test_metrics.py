@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from locdiff import metrics
-from locdiff.coordinates import EARTH_RADIUS_KM
-from locdiff.decoder import healpix_anchors
-from locdiff.evaluate import medoid
+from locdiff.evaluation import metrics
+from locdiff.evaluation.summaries import medoid
+from locdiff.sphere import pixels
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM
+from locdiff.sphere.healpix import healpix_anchors
 
 DEGREE_KM = math.pi * EARTH_RADIUS_KM / 180  # 111.195
 
@@ -58,9 +59,9 @@ def test_mass_within_counts_pixels_of_a_uniform_density():
     anchors = healpix_anchors(64)
     density = torch.full((1, len(anchors)), 1 / len(anchors))
     for truth in (places((48.9, 2.4)), places((-90, 0)), places((0, 180))):
-        mass = metrics.mass_within(density, anchors, truth)
+        mass = pixels.mass_within(density, anchors, truth)
         for k, rel in ((750, 0.1), (2500, 0.02)):  # the area of a spherical cap, up to the pixels on its rim
-            share = mass[0, metrics.THRESHOLDS_KM.index(k)].item()
+            share = mass[0, pixels.THRESHOLDS_KM.index(k)].item()
             assert share == pytest.approx(0.5 * (1 - math.cos(k / EARTH_RADIUS_KM)), rel=rel)
 
 
@@ -73,7 +74,7 @@ def test_the_medoid_is_one_of_the_places_and_ignores_a_far_one():
 def test_the_table_has_a_row_for_each_method():
     rows = {
         "ours": metrics.score(places((0, 0)), places((0, 0))),
-        "mass": {"accuracy": dict.fromkeys(metrics.THRESHOLDS_KM, 12.34)},
+        "mass": {"accuracy": dict.fromkeys(pixels.THRESHOLDS_KM, 12.34)},
     }
     lines = metrics.table(rows).splitlines()
     assert lines[2] == "| ours | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 0 | 5000 |"

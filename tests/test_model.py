@@ -7,12 +7,15 @@ import math
 import pytest
 import torch
 
-from locdiff import diffusion, metrics, shdd
-from locdiff.cli import InputError
-from locdiff.coordinates import great_circle_km
-from locdiff.decoder import healpix_anchors
-from locdiff.model import LOSSES, LocDiffusion, ModelConfig, write_atomically
-from locdiff.spherical_harmonics import HealpixTransform
+from locdiff.errors import InputError
+from locdiff.evaluation import metrics
+from locdiff.files import write_atomically
+from locdiff.model import diffusion
+from locdiff.model.config import ModelConfig
+from locdiff.model.locdiffusion import LOSSES, LocDiffusion
+from locdiff.sphere import pixels, shdd
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.sphere.healpix import HealpixTransform, healpix_anchors
 
 TINY = {
     "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "noise_levels": 40,
@@ -60,8 +63,8 @@ def test_samples_follow_the_density_that_one_pass_gives(solver, steps):
     for truth in ([40.0, -100.0], [-25.0, 135.0], [0.0, 0.0]):
         truth = torch.tensor([truth], dtype=torch.float64)
         hits = metrics.score(places, truth.expand(len(places), 2))["accuracy"]
-        mass = metrics.mass_within(density[:1], model.anchors, truth)[0] * 100
-        mass = dict(zip(metrics.THRESHOLDS_KM, mass.tolist(), strict=True))
+        mass = pixels.mass_within(density[:1], model.anchors, truth)[0] * 100
+        mass = dict(zip(pixels.THRESHOLDS_KM, mass.tolist(), strict=True))
         assert abs(hits[2500] - mass[2500]) < 5, (truth, hits[2500], mass[2500])
     assert hits[2500] < 20
 
@@ -180,7 +183,7 @@ def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkey
     ("what", "message"),
     [
         ({"width": 17}, "does not fit"), ({"format_version": 99}, "format version 99"),
-        ({"colour": 1}, "unknown settings: colour"), ("no weights", "is missing"), ("cut weights", "damaged"),
+        ({"color": 1}, "unknown settings: color"), ("no weights", "is missing"), ("cut weights", "damaged"),
         ("no config", "is missing"), ("no json", "no model configuration"),
     ],
 )  # fmt: skip
@@ -246,9 +249,9 @@ def test_predictions_come_from_the_density():
         distance = great_circle_km(place.double(), torch.tensor(hill, dtype=torch.float64))
         assert distance < 300  # each hill stands on the ripples of the other
     density = model.density(torch.zeros(1, 5))
-    mass = metrics.mass_within(density, model.anchors, here.double())[0]
+    mass = pixels.mass_within(density, model.anchors, here.double())[0]
     assert first.probabilities[0] > first.probabilities[1] > 0.1 and sum(first.probabilities) <= 1.0001
-    for k, expected in zip(metrics.THRESHOLDS_KM, mass, strict=True):
+    for k, expected in zip(pixels.THRESHOLDS_KM, mass, strict=True):
         lat, lon, probability = first.within[k]
         if k >= 750:  # some pixels
             assert probability == pytest.approx(expected.item(), rel=0.1)

@@ -11,8 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from locdiff import datasets, page, predict
-from locdiff.model import LocDiffusion, ModelConfig
+from locdiff import predict
+from locdiff.data import blue_marble
+from locdiff.model.config import ModelConfig
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.viz import page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAME = "caf\u00e9 <b>&\"'.jpg"
@@ -140,9 +143,10 @@ def test_a_browser_shows_it_without_complaint(written, tmp_path):
 def test_more_pictures_than_a_page_holds_are_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "LIMIT", 4)
     folder = (
-        datasets.blue_marble(datasets.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False) / "test"
+        blue_marble.blue_marble(blue_marble.BlueMarble(train_views=1, test_views=5, data_seed=7), progress=False)
+        / "test"
     )
-    with pytest.raises(datasets.InputError, match="--html shows at most 4 pictures, got 5"):
+    with pytest.raises(blue_marble.InputError, match="--html shows at most 4 pictures, got 5"):
         predict.main([str(run), str(folder), "--html", str(tmp_path / "out.html")])
     monkeypatch.undo()
     predict.main([str(run), str(folder), "--html", str(tmp_path / "out.html"), "--out", str(tmp_path / "out.csv")])

@@ -12,14 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from methods import baselines
+from methods.location_encoders import ENCODERS
 from scipy.spatial import cKDTree
 
-from locdiff import baselines, datasets, decoder, diffusion, train
-from locdiff import evaluate as evaluation
-from locdiff.cli import InputError
-from locdiff.coordinates import geographic_center, to_unit_vector
-from locdiff.coordinates import great_circle_km as torch_distance
-from locdiff.location_encoders import ENCODERS
+from locdiff.data import blue_marble
+from locdiff.errors import InputError
+from locdiff.evaluation import hybrid, summaries
+from locdiff.model import diffusion
+from locdiff.sphere import decoder, healpix
+from locdiff.sphere.coordinates import geographic_center, to_unit_vector
+from locdiff.sphere.coordinates import great_circle_km as torch_distance
+from locdiff.training.settings import PRESETS
 from reference.coordinates import EARTH_RADIUS_KM, great_circle_km
 from reference.shdd import encode, evaluate
 
@@ -181,7 +185,7 @@ def test_figure_4b_draws_what_was_computed(coefficients, tmp_path):
 
 
 def test_table_3_says_so_if_the_preset_differs(monkeypatch, tmp_path):
-    monkeypatch.setitem(train.PRESETS["paper"], "dropout", 0.25)
+    monkeypatch.setitem(PRESETS["paper"], "dropout", 0.25)
     text, verdict = table_3.draw(table_3.compute(), tmp_path)
     assert "| dropout | 0.3 | 0.25 | no |" in text and verdict == "differs in dropout."
 
@@ -199,7 +203,7 @@ def compared(cache, tmp_path_factory):
 def test_the_comparison_shows_every_method_on_both_data_sets_beside_the_paper(compared):
     folder, _ = compared
     text = (folder / "table_1.md").read_text()
-    for name in [*baselines.FAMILIES, *table_1.COUNTERPARTS, comparison.HILL, comparison.EACH, evaluation.WEIGHTED]:
+    for name in [*baselines.FAMILIES, *table_1.COUNTERPARTS, comparison.HILL, comparison.EACH, hybrid.WEIGHTED]:
         assert text.count(f"\n| {name} |") == 2
     for published in (
         "8.5/24.8/34.3/48.4/64.6",
@@ -238,7 +242,7 @@ def test_an_interrupted_comparison_goes_on_from_its_pieces(compared, monkeypatch
 
 
 def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_path):
-    folder = datasets.blue_marble(comparison.SCALES["smoke"].blue_marble, False)
+    folder = blue_marble.blue_marble(comparison.SCALES["smoke"].blue_marble, False)
     context = context_module.Context("smoke", str(folder), "", tmp_path / "pieces")
     (data,) = comparison.data_sets(context)
     assert data.title == f"Pictures of {folder.name}" and "searches the 400 training pictures" in data.about()
@@ -256,7 +260,7 @@ def test_geoclips_gallery_is_searched_only_with_embeddings_that_it_takes(encoder
     """Which is known when the data are opened, not after hours of training."""
     random = torch.Generator().manual_seed(0)
     embeddings, lat_lon = torch.randn(40, 768, generator=random), 80 * torch.rand(40, 2, generator=random)
-    datasets.write_embeddings(tmp_path / "mine", embeddings, lat_lon, encoder)
+    embeddings.write_embeddings(tmp_path / "mine", embeddings, lat_lon, encoder)
     context = context_module.Context("smoke", str(tmp_path / "mine"), "", tmp_path / "pieces")
     (data,) = comparison.data_sets(context)
     assert (data.places is not None) == taken
@@ -282,7 +286,7 @@ def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path)
 def test_anchors_are_chosen_as_by_the_decoder():
     generator = torch.Generator().manual_seed(0)
     coeffs = torch.randn(5, 81, generator=generator)
-    anchors = decoder.healpix_anchors(9)
+    anchors = healpix.healpix_anchors(9)
     best, _ = decoder.mode_seeking(coeffs, anchors, 0)
     torch.testing.assert_close(comparison.densest_anchor(coeffs, anchors, "cpu").float(), best)
     samples = torch.rand(4, 3, 2, generator=generator, dtype=torch.float64) * torch.tensor([180, 360]) - torch.tensor(
@@ -317,7 +321,7 @@ def test_table_4_equals_the_papers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shift", "said"), [(1, "nowhere worse than its parts"), (-1, "worse than the better of its parts at 25 km")]
+    ("snr_shift", "said"), [(1, "nowhere worse than its parts"), (-1, "worse than the better of its parts at 25 km")]
 )
 def test_table_1_says_what_the_hits_say(shift, said):
     rng = np.random.default_rng(0)
@@ -328,9 +332,9 @@ def test_table_1_says_what_the_hits_say(shift, said):
         comparison.HILL: base,
         comparison.EACH: base | (rng.random((400, 5)) < 0.3),
     }
-    right[evaluation.WEIGHTED] = right[comparison.EACH].copy()
+    right[hybrid.WEIGHTED] = right[comparison.EACH].copy()
     if shift < 0:
-        right[evaluation.WEIGHTED][:100, 1] = False
+        right[hybrid.WEIGHTED][:100, 1] = False
     text, verdict = table_1._compare(right, np.arange(400) < 100)
     assert said in verdict and "LocDiffusion beats retrieval" in verdict and "25.0 % of the pictures" in text
 
@@ -414,10 +418,10 @@ def test_table_8_summaries_are_those_of_the_evaluation(losses, monkeypatch):
     data = comparison.pictures(context, table_8.SCALES["smoke"])
     loss = list(table_8.LOSSES).index("likelihood")
     model, _ = context.trained(data.settings(exact_skip=False, loss="likelihood", seed=1), data.folder)
-    found = evaluation.predict_all(model, data.embeddings, data.truth, table_8.SAMPLES, 1, False)
+    found = summaries.predict_all(model, data.embeddings, data.truth, table_8.SAMPLES, 1, False)
     center = geographic_center(found["samples"]).double()
     truth = torch.cat([center[:7], found["mean"][7:14], found["mode"][14:]]).double()  # so that there are hits
-    expected = evaluation.score_model(model, found, truth)
+    expected = summaries.score_model(model, found, truth)
     names = ("geographic centre", "one sample (", "medoid", "mean density of 16", "top of its most probable hill")
     monkeypatch.setattr(table_8, "CHUNK", 7)
     again = table_8.score(model, data.embeddings, data.truth, 1)["hits"]

@@ -11,20 +11,23 @@ from hypothesis import strategies as st
 from support import EDGE_PLACES, at_edges, places
 from test_model import tiny
 
-from locdiff import hierarchy, readouts, shdd, train, zoom
-from locdiff.coordinates import great_circle_km
-from locdiff.datasets import Embeddings
-from locdiff.decoder import healpix_anchors
-from locdiff.model import LocDiffusion
-from locdiff.readouts import from_plane, to_plane
+from locdiff.data.embeddings import Embeddings
+from locdiff.model import refinement, ridge
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.model.ridge import from_plane, to_plane
+from locdiff.sphere import shdd, zoom
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.sphere.healpix import healpix_anchors
+from locdiff.training.settings import infer_data_fields, resolve
+from locdiff.training.trainer import Trainer
 
 S = 64.0
 LEVEL = {"whiten": 0.3, "levels": 3, "zoom": 8.0, "zoom_l_max": 9, "zoom_width": 6, "zoom_rank": 2}
 
 
 def level_of(cells, **changes):
-    """A ReadoutLevel of these cells of nside 64, nothing fitted."""
-    level = readouts.ReadoutLevel(2, len(cells), tiny(**LEVEL | changes).config)
+    """A RidgeReadoutLevel of these cells of nside 64, nothing fitted."""
+    level = ridge.RidgeReadoutLevel(2, len(cells), tiny(**LEVEL | changes).config)
     level.cells.copy_(torch.as_tensor(cells))
     return level
 
@@ -47,7 +50,7 @@ def test_errors_are_those_of_a_fit_without_the_place(n, d):
     rng = torch.Generator().manual_seed(n)
     x, u = (torch.randn(n, k, generator=rng, dtype=torch.float64) for k in (d, 2))
     u, r = u + x[:, :2], torch.rand(n, generator=rng, dtype=torch.float64) + 0.1
-    weight, bias, error = readouts.ridge(x, u, r)
+    weight, bias, error = ridge.ridge(x, u, r)
     mean = (r[:, None] * x).sum(dim=0) / r.sum()
     square = (r[:, None] * (x - mean).square()).sum() / r.sum()
 
@@ -58,7 +61,7 @@ def test_errors_are_those_of_a_fit_without_the_place(n, d):
         return torch.linalg.solve(a.T @ (w * a) + penalty, a.T @ (w * u[keep]))
 
     every, best = torch.ones(n, dtype=torch.bool), None
-    for share in readouts.PENALTIES:
+    for share in ridge.PENALTIES:
         fits = [written_out(torch.arange(n) != i, share) for i in range(n)]
         left_out = torch.stack([u[i] - x[i] @ fit[:-1] - fit[-1] for i, fit in enumerate(fits)])
         score = (r[:, None] * left_out.square()).sum()
@@ -71,7 +74,7 @@ def test_errors_are_those_of_a_fit_without_the_place(n, d):
 
 def test_hills_are_about_the_place_and_as_wide_as_sigma_says():
     level = level_of([0])
-    level.profile.copy_(torch.linspace(2.0, 0.5, len(readouts.KNOTS))[:, None].expand(-1, 10))
+    level.profile.copy_(torch.linspace(2.0, 0.5, len(ridge.KNOTS))[:, None].expand(-1, 10))
     u = torch.tensor([[0.3, -0.2], [0.0, 0.0], [3.0, 4.0]])
     natural = level.hill(u, torch.full((3,), 0.05))
     best = healpix_anchors(64)[(natural.double() @ shdd.encode(healpix_anchors(64), 9).T).argmax(dim=-1)]
@@ -82,7 +85,7 @@ def test_hills_are_about_the_place_and_as_wide_as_sigma_says():
     assert torch.allclose(*outside)
     assert level.hill(u[:0], torch.ones(0)).shape == (0, 100)
     level.profile.fill_(1e6)
-    assert level.hill(u, torch.ones(3)).norm(dim=-1) == pytest.approx([level.longest] * 3, rel=1e-4)
+    assert level.hill(u, torch.ones(3)).norm(dim=-1) == pytest.approx([level.max_norm] * 3, rel=1e-4)
 
 
 def plane_data(n=800, noise=0.0, repeats=1, seed=0):
@@ -94,17 +97,17 @@ def plane_data(n=800, noise=0.0, repeats=1, seed=0):
     return Embeddings(embeddings.astype(np.float32), np.arange(n * repeats), lat_lon, [], "test")
 
 
-def fitted(data):
-    level = level_of(readouts.cells_to_read(data, 64), zoom_width=4)
-    readouts.fit(level, lambda embeddings: embeddings, data, progress=False)
+def infer_data_fields(data):
+    level = level_of(ridge.cells_to_read(data, 64), zoom_width=4)
+    ridge.fit(level, lambda embeddings: embeddings, data, progress=False)
     return level
 
 
 def test_readouts_interpolate_between_training_places():
     data, asked = plane_data(), plane_data(60, seed=1)
-    level = fitted(data)
+    level = infer_data_fields(data)
     embeddings, lat_lon = asked.batch(np.arange(60))
-    cells, weights = hierarchy.cells_of(lat_lon, 64)
+    cells, weights = refinement.cells_of(lat_lon, 64)
     rows = level.rows_of(cells.gather(1, weights.argmax(dim=1, keepdim=True))[:, 0])
     assert (rows >= 0).sum() > 50
     embeddings, lat_lon, rows = embeddings[rows >= 0], lat_lon[rows >= 0], rows[rows >= 0]
@@ -117,7 +120,7 @@ def test_readouts_interpolate_between_training_places():
 
 @pytest.fixture
 def any_profile(monkeypatch):
-    monkeypatch.setattr(readouts, "PROFILE_STEPS", 3)
+    monkeypatch.setattr(ridge, "PROFILE_STEPS", 3)
 
 
 def test_several_pictures_of_a_place_do_not_vouch_for_each_other(any_profile):
@@ -127,34 +130,34 @@ def test_several_pictures_of_a_place_do_not_vouch_for_each_other(any_profile):
         data = plane_data(200, repeats=repeats)
         codes = np.random.default_rng(1).normal(size=(200, 60)).astype(np.float32)
         data = dataclasses.replace(data, embeddings=np.repeat(codes, repeats, axis=0))
-        level = level_of(readouts.cells_to_read(data, 64), zoom_width=60)
-        readouts.fit(level, lambda embeddings: embeddings, data, progress=False)
+        level = level_of(ridge.cells_to_read(data, 64), zoom_width=60)
+        ridge.fit(level, lambda embeddings: embeddings, data, progress=False)
         sigma[repeats] = level.sigma.median().item()
     assert sigma[4] == pytest.approx(sigma[1], rel=0.05) and sigma[1] > 0.1
 
 
 def test_only_cells_with_enough_distinct_places_have_readouts():
     one = Embeddings(np.zeros((50, 4), np.float32), np.arange(50), np.tile([[47.0, 8.0]], (50, 1)), [], "test")
-    assert len(readouts.cells_to_read(one, 64)) == 0
+    assert len(ridge.cells_to_read(one, 64)) == 0
     data = plane_data(300)
-    cells, weights = hierarchy.cells_of(torch.from_numpy(data.lat_lon), 64)
-    found = readouts.cells_to_read(data, 64)
+    cells, weights = refinement.cells_of(torch.from_numpy(data.lat_lon), 64)
+    found = ridge.cells_to_read(data, 64)
     count = [(weights[cells == cell] > 1e-3).sum() for cell in found]
-    assert len(found) and min(count) >= readouts.MIN_PLACES and (found.diff() > 0).all()
+    assert len(found) and min(count) >= ridge.MIN_PLACES and (found.diff() > 0).all()
 
 
 def test_a_cell_takes_no_more_places_than_it_may(monkeypatch, any_profile):
-    monkeypatch.setattr(readouts, "MAX_PLACES", 20)
-    few = fitted(plane_data())
-    monkeypatch.setattr(readouts, "MAX_PLACES", 10**6)
-    assert few.sigma.isfinite().all() and not torch.equal(few.weight, fitted(plane_data()).weight)
+    monkeypatch.setattr(ridge, "MAX_PLACES", 20)
+    few = infer_data_fields(plane_data())
+    monkeypatch.setattr(ridge, "MAX_PLACES", 10**6)
+    assert few.sigma.isfinite().all() and not torch.equal(few.weight, infer_data_fields(plane_data()).weight)
 
 
 def test_pictures_that_say_nothing_give_the_training_places_of_the_cell(any_profile):
     """Embeddings that are all the same: the readout is the mean place, and sigma their spread."""
     data = plane_data()
     data.embeddings[:] = 1.0
-    level = fitted(data)
+    level = infer_data_fields(data)
     assert level.weight.abs().max() < 1e-6 and level.sigma.isfinite().all()
     assert 0.1 < level.sigma.median() < 0.4 and level.bias.abs().max() < 1.5
 
@@ -163,21 +166,21 @@ def test_training_ends_with_the_levels_that_were_asked_for(tmp_path, capsys):
     """Levels fitted to the averaged network, saved and loaded; nside 4,096 has no cell with enough places."""
     data = plane_data(1000)
     changes = {"levels": 5, "zoom_width": 32, "zoom_rank": 4, "steps": 150, "whiten": 0.3}
-    settings = train.fitted(train.resolve("smoke", **changes), data)
-    trainer = train.Trainer(settings, data, torch.device("cpu"))
+    settings = infer_data_fields(resolve("smoke", **changes), data)
+    trainer = Trainer(settings, data, torch.device("cpu"))
     for _ in range(150):
-        trainer.advance()
-    assert len(trainer.averaged_model().deeper) == 1
+        trainer.training_step()
+    assert len(trainer.averaged_model().refinements) == 1
     model = trainer.finished_model(progress=False)
-    assert len(model.deeper) == len(model.config.zoom_cells) == 3 and "no level 4" in capsys.readouterr().err
+    assert len(model.refinements) == len(model.config.zoom_cells) == 3 and "no level 4" in capsys.readouterr().err
     model.save(tmp_path)
     with pytest.warns(UserWarning, match="4 of 5 levels are there"):
         again = LocDiffusion.load(tmp_path, "cpu")
     embeddings, lat_lon = plane_data(40, seed=2).batch(np.arange(40))
     error = {}
     for name, one in (("all", again), ("two", trainer.averaged_model())):
-        answer = one.answer(embeddings)
-        tops = answer.modes()[0][:, 0]
-        error[name] = great_circle_km(tops, lat_lon).median(), answer.log_likelihood(lat_lon).mean()
-        assert name == "two" or torch.equal(tops, model.answer(embeddings).modes()[0][:, 0])
+        answer = one.posterior(embeddings)
+        tops = posterior.modes()[0][:, 0]
+        error[name] = great_circle_km(tops, lat_lon).median(), posterior.log_likelihood(lat_lon).mean()
+        assert name == "two" or torch.equal(tops, model.posterior(embeddings).modes()[0][:, 0])
     assert error["all"][0] < 0.5 * error["two"][0] and error["all"][1] > error["two"][1] + 1

@@ -140,7 +140,7 @@ def test_synthesis_on_pixels_is_healpys():
         for m in range(1, l + 1):
             c = coeffs[l * l + l + m] - 1j * coeffs[l * l + l - m]
             alm[healpy.Alm.getidx(l_max, l, m)] = (-1) ** m * c / np.sqrt(2)
-    ours = shdd.evaluate(coeffs, shdd.encode(decoder.healpix_anchors(nside), l_max))
+    ours = shdd.synthesis(coeffs, shdd.encode(decoder.healpix_anchors(nside), l_max))
     assert np.allclose(ours, healpy.alm2map(alm, nside), atol=1e-12)
 
 
@@ -148,7 +148,7 @@ def test_the_kernel_is_the_direct_sum_and_peaks_as_derived():
     for l_max in (0, 1, 15, 47):
         anchor, others = np.array([[20.0, 30.0]]), np.array([[20.0, 30.0], [-20.0, -150.0], [21.0, 33.0]])
         gamma = coordinates.great_circle_km(anchor, others) / R
-        direct = shdd.evaluate(shdd.encode(anchor, l_max), shdd.encode(others, l_max))[0]
+        direct = shdd.synthesis(shdd.encode(anchor, l_max), shdd.encode(others, l_max))[0]
         assert np.allclose(shdd.delta_kernel(gamma, l_max), direct, atol=1e-10)
         assert shdd.delta_kernel(0.0, l_max) == pytest.approx((l_max + 1) ** 2 / (4 * np.pi))
     assert [round(shdd.delta_kernel(0.0, l)) for l in (15, 23, 31, 47)] == [20, 46, 81, 183]
@@ -189,13 +189,13 @@ def test_decoders_are_the_brute_force_search():
     coeffs = random_coeffs(1, l_max, lead=(2, 2))
     xyz = coordinates.to_unit_vector(anchors)
     near = np.arccos(np.clip(xyz @ xyz.T, -1, 1)) * R <= 3000
-    share = np.exp(shdd.evaluate(coeffs, shdd.encode(anchors, l_max)))
+    share = np.exp(shdd.synthesis(coeffs, shdd.encode(anchors, l_max)))
     share /= share.sum(-1, keepdims=True)
     lat_lon, score = decoder.mode_seeking(coeffs, anchors, 3000.0)
     mass = share @ near
     assert np.array_equal(lat_lon, anchors[mass.argmax(-1)]) and np.allclose(np.exp(score), mass.max(-1))
     lat_lon, score = decoder.kl_decoder(coeffs, anchors)
-    p = np.exp(shdd.evaluate(shdd.encode(anchors, l_max), shdd.encode(anchors, l_max)))
+    p = np.exp(shdd.synthesis(shdd.encode(anchors, l_max), shdd.encode(anchors, l_max)))
     p /= p.sum(-1, keepdims=True)
     divergence = (share[..., None, :] * np.log(share[..., None, :] / p)).sum(-1)
     assert np.array_equal(lat_lon, anchors[divergence.argmin(-1)]) and np.allclose(score, -divergence.min(-1))

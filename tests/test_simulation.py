@@ -11,11 +11,13 @@ from test_baselines import pictures, scattered
 from test_commands import outcome
 
 from locdiff import evaluate, simulation, train
-from locdiff.cli import InputError
-from locdiff.datasets import train_and_test
-from locdiff.gallery import SIMULATION, embed_places, gallery_places, retrieve
-from locdiff.layouts import read_places
-from locdiff.simulation import Simulation, simulated_pictures
+from locdiff.data.embeddings import train_and_test
+from locdiff.data.geoclip import SIMULATION, embed_places, gallery_places
+from locdiff.data.places import read_places
+from locdiff.data.simulated import Simulation, simulated_pictures, simulation
+from locdiff.errors import InputError
+from locdiff.evaluation import summaries
+from locdiff.evaluation.retrieval import retrieve
 
 SMALL = Simulation(train_places=60, test_places=20, draws=3)
 
@@ -39,7 +41,7 @@ def truth(tmp_path, world):
 
 
 def build(folder, settings=SMALL, **changes):
-    return simulation.simulation(dataclasses.replace(settings, **changes), folder, progress=False)
+    return simulation(dataclasses.replace(settings, **changes), folder, progress=False)
 
 
 def rows(lat_lon):
@@ -155,7 +157,7 @@ def test_a_simulation_that_fails_leaves_nothing(tmp_path, monkeypatch, interrupt
 
 def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monkeypatch):
     """Without noise GeoCLIP finds every place that is in its gallery; the model's own rows stand beside it."""
-    monkeypatch.setattr(evaluate.maps, "draw_predictions", lambda *_: None)  # which takes seconds
+    monkeypatch.setattr(summaries.maps, "draw_predictions", lambda *_: None)  # which takes seconds
     data = tmp_path / "deep" / "data"
     options = ["--train-places", "40", "--test-places", "9", "--draws", "2", "--noise", "0"]
     assert simulation.main([str(data), *options]) == data

@@ -16,10 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from locdiff import datasets, train
-from locdiff.cli import InputError
-from locdiff.coordinates import great_circle_km
-from locdiff.train import Trainer, fit, resolve
+from locdiff import train
+from locdiff.data.embeddings import Embeddings
+from locdiff.errors import InputError
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.training import trainer as trainer_module
+from locdiff.training.settings import load_data, read_settings, resolve, start
+from locdiff.training.trainer import Trainer, batch_rows, fit, open_log
 
 SMALL = {"l_max": 5, "width": 8, "time_dim": 8, "embed_dim": 6, "steps": 24, "batch": 8, "dropout": 0.2}
 
@@ -27,7 +30,7 @@ SMALL = {"l_max": 5, "width": 8, "time_dim": 8, "embed_dim": 6, "steps": 24, "ba
 def pictures(count=20, d=6):
     generator = np.random.default_rng(1)
     lat_lon = np.stack([generator.uniform(-80, 80, count), generator.uniform(-180, 180, count)], axis=1)
-    return datasets.Embeddings(
+    return Embeddings(
         generator.normal(size=(count, d)).astype(np.float16), np.arange(count), lat_lon, list(range(count)), "test"
     )
 
@@ -37,7 +40,7 @@ def trainer(**changes):
 
 
 def folder(path, settings):
-    return train.start(settings, path)
+    return start(settings, path)
 
 
 @pytest.mark.parametrize("stop", [1, 7, 23])
@@ -49,9 +52,9 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path, stop
     first = trainer()
     parts = folder(tmp_path / "parts", first.settings)
     for _ in range(stop):
-        first.advance()
+        first.training_step()
     first.save(parts)
-    second = Trainer(train.read_settings(parts), pictures(), torch.device("cpu"))
+    second = Trainer(read_settings(parts), pictures(), torch.device("cpu"))
     torch.manual_seed(99)  # what the program drew before must not matter
     second.restore(parts)
     fit(second, parts, progress=False)
@@ -68,16 +71,16 @@ def test_the_seed_changes_the_run_and_alone_decides_it():
     for seed in (0, 0, 1):
         one = trainer(seed=seed)
         for _ in range(3):
-            one.advance()
+            one.training_step()
         weights.append(torch.cat([p.detach().flatten() for p in one.model.parameters()]))
     assert torch.equal(weights[0], weights[1]) and not torch.allclose(weights[0], weights[2])
-    first, other = (np.concatenate([train.batch_rows(s, 8, 20, seed) for s in range(3)]) for seed in (0, 1))
+    first, other = (np.concatenate([batch_rows(s, 8, 20, seed) for s in range(3)]) for seed in (0, 1))
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(20, 8), (7, 7), (3, 8), (1, 4)])
 def test_every_epoch_shows_every_picture_once_in_a_new_order(n, batch):
-    rows = np.concatenate([train.batch_rows(step, batch, n, 0) for step in range(3 * n)])
+    rows = np.concatenate([batch_rows(step, batch, n, 0) for step in range(3 * n)])
     epochs = rows[: len(rows) // n * n].reshape(-1, n)
     assert (np.sort(epochs) == np.arange(n)).all()
     assert n < 5 or not (epochs[0] == epochs[1]).all()
@@ -101,7 +104,7 @@ def test_a_killed_run_loses_no_more_than_since_its_checkpoint(tmp_path, cache):
     command = [
         sys.executable,
         "-c",
-        "from locdiff import train, cli; train.CHECKPOINT_SECONDS = 0; cli.run(train.main)",
+        "from locdiff import train, cli; CHECKPOINT_SECONDS = 0; cli.run(train.main)",
     ]
     run = tmp_path / "run"
     options = [
@@ -122,20 +125,20 @@ def test_a_killed_run_loses_no_more_than_since_its_checkpoint(tmp_path, cache):
         time.sleep(0.1)
     process.kill()
     process.wait()
-    settings = train.read_settings(run)
-    data, _ = train.load_data(settings, progress=False)
+    settings = read_settings(run)
+    data, _ = load_data(settings, progress=False)
     again = Trainer(settings, data, torch.device("cpu"))
     again.restore(run)
     last = int((run / "log.csv").read_text().splitlines()[-1].split(",")[0])
     assert again.step >= last - 1 > 0
-    again.advance()
+    again.training_step()
 
 
 def test_the_log_of_steps_that_were_lost_is_dropped_on_resuming(tmp_path):
     one = trainer()
     run = folder(tmp_path / "run", one.settings)
     fit(one, run, progress=False)
-    with train.open_log(run / "log.csv", 10):
+    with open_log(run / "log.csv", 10):
         pass
     assert [line.split(",")[0] for line in (run / "log.csv").read_text().splitlines()] == ["step", "10"]
 
@@ -143,7 +146,7 @@ def test_the_log_of_steps_that_were_lost_is_dropped_on_resuming(tmp_path):
 def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path):
     one = trainer(steps=200, max_skipped=7)
     run = folder(tmp_path / "run", one.settings)
-    one.advance()
+    one.training_step()
     one.save(run)
     before = (run / "state.safetensors").read_bytes()
     with torch.no_grad():
@@ -165,10 +168,10 @@ def test_a_step_with_a_wild_gradient_is_left_out_counted_and_reported(tmp_path, 
     spoil(one, {60, 61, 70}, factor)
     run = folder(tmp_path / "run", one.settings)
     for _ in range(60):
-        one.advance()
+        one.training_step()
     before, state = one.averaged_model().state_dict(), one.optimizer.state[one.model.network.head.bias]
     momentum = state["exp_avg"].clone()
-    one.advance()
+    one.training_step()
     assert all(torch.equal(value, before[name]) for name, value in one.averaged_model().state_dict().items())
     assert torch.equal(state["exp_avg"], momentum) and (one.step, one.skipped, one.in_a_row) == (61, 1, 1)
     one.save(run)
@@ -200,10 +203,10 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path, capfd):
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
     one = trainer()
     run = folder(tmp_path / "run", one.settings)
-    one.advance()
+    one.training_step()
     one.save(run)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    one.advance()
+    one.training_step()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -218,7 +221,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
 
 
 def train_in_a_process(run):
-    train.CHECKPOINT_SECONDS = 0
+    CHECKPOINT_SECONDS = 0
     torch.set_num_threads(1)
     one = trainer(steps=400)
     one.restore(run)
@@ -258,7 +261,6 @@ def test_a_run_killed_at_twenty_random_moments_ends_like_an_uninterrupted_one(tm
 
 TRAIN_AND_LEAVE = """
 import pathlib, sys
-from locdiff import train
 
 train.main(sys.argv[1:])
 threads = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
@@ -306,7 +308,7 @@ def test_a_share_of_a_batch_has_the_noise_it_has_in_the_whole():
 
 def test_pictures_kept_on_the_device_are_those_read(monkeypatch):
     read = trainer()
-    monkeypatch.setattr(train, "_fits", lambda *_: True)
+    monkeypatch.setattr(trainer_module, "_fits", lambda *_: True)
     kept = trainer()
     for step in range(3):
         for one, other in zip(read._read(step), kept._read(step), strict=True):
@@ -330,14 +332,14 @@ def test_a_run_keeps_its_whitening():
 
 
 def test_an_uneven_share_is_refused(monkeypatch):
-    monkeypatch.setattr(train, "world", lambda: (0, 3))
+    monkeypatch.setattr(trainer_module, "world", lambda: (0, 3))
     with pytest.raises(InputError, match="3 processes cannot share a batch of 8 evenly"):
         trainer()
 
 
 def test_a_state_of_another_configuration_is_refused(tmp_path):
     one = trainer()
-    one.advance()
+    one.training_step()
     run = folder(tmp_path / "run", one.settings)
     one.save(run)
     for changes in ({"width": 9}, {"depth": 4}):
@@ -358,7 +360,7 @@ def test_eight_places_are_learnt_by_heart(loss):
     eight = pictures(8)
     one = Trainer(settings, eight, torch.device("cpu"))
     for _ in range(one.steps):
-        one.advance()
+        one.training_step()
     embeddings, truth = eight.batch(range(8))
     model = one.averaged_model()
     places = torch.tensor([prediction.places[0] for prediction in model.predict(embeddings)], dtype=torch.float64)
@@ -398,12 +400,12 @@ def test_impossible_settings_are_refused(wrong):
 
 def test_runs_get_free_names_and_their_settings_back(tmp_path):
     settings = resolve("smoke", l_max=9)
-    first, second = (train.start(settings, tmp_path / "a" / "smoke") for _ in range(2))
+    first, second = (start(settings, tmp_path / "a" / "smoke") for _ in range(2))
     assert (first.name, second.name) == ("smoke", "smoke-2")
-    assert train.read_settings(second) == settings
+    assert read_settings(second) == settings
     record = json.loads((first / "training.json").read_text())
     assert record["versions"]["torch"] == torch.__version__
     assert record["settings"]["model"] == json.loads(json.dumps(dataclasses.asdict(settings.model)))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the run folder"):
-        train.start(settings, tmp_path / "file" / "run")
+        start(settings, tmp_path / "file" / "run")

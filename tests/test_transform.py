@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from locdiff import shdd
-from locdiff.decoder import healpix_anchors
-from locdiff.spherical_harmonics import HealpixTransform
+from locdiff.sphere import shdd
+from locdiff.sphere.healpix import HealpixTransform, healpix_anchors
 
 SIZES = [(0, 1), (3, 1), (7, 4), (23, 8), (5, 16), (6, 3), (40, 5)]  # rings shorter and longer than 2 l_max
 DTYPES = [torch.float32, torch.float64]

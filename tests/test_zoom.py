@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support import at_edges, opposite, places, random_coeffs, seeds
 from test_twins import every_device, every_dtype
 
-from locdiff import zoom as torch_zoom
+from locdiff.sphere import zoom as torch_zoom
 from reference import coordinates, decoder, shdd, zoom
 
 R = coordinates.EARTH_RADIUS_KM
@@ -78,7 +78,7 @@ def test_densities_integrate_to_one_in_both_coordinates(place, s, seed):
     anchors, coeffs = decoder.healpix_anchors(64), random_coeffs(seed, 3)
     log_z = shdd.log_partition(coeffs, shdd.encode(anchors, 3))
     zoomed = shdd.encode(zoom.zoom_in(anchors, place, s), 3)
-    density = np.exp(shdd.evaluate(coeffs, zoomed) - log_z) * zoom.zoom_area_factor(anchors, place, s)
+    density = np.exp(shdd.synthesis(coeffs, zoomed) - log_z) * zoom.zoom_area_factor(anchors, place, s)
     assert 4 * np.pi * density.mean() == pytest.approx(1, abs=2e-3)
 
 

@@ -1,0 +1,145 @@
+"""Embeddings folders: image embeddings with places, read by memory map, and how they are split.
+
+An embeddings folder holds `embeddings.npy` (n, d), float16 or float32; `locations.csv` with the columns id, lat, lon in
+the same order; and, if it is known what made them, `meta.json` with {"encoder": NAME}.
+"""
+
+import csv
+import json
+import math
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from locdiff.data.places import read_places
+from locdiff.errors import InputError
+from locdiff.files import canonical_encoder
+
+ROWS = 2000  # read at a time
+
+
+@dataclass
+class Embeddings:
+    """n pictures: `rows` (n,) of the array `embeddings` (N, d), their places lat_lon (n, 2) in degrees, their ids."""
+
+    embeddings: np.ndarray
+    rows: np.ndarray
+    lat_lon: np.ndarray
+    ids: list
+    encoder: str
+    authors: list | None = None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def subset(self, chosen):
+        """The pictures at the positions `chosen`; nothing is read from the embeddings."""
+        ids = [self.ids[i] for i in chosen]
+        authors = self.authors and [self.authors[i] for i in chosen]
+        return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder, authors)
+
+    def batch(self, chosen):
+        """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
+        embeddings = _read_rows(self.embeddings, self.rows[chosen])
+        if not np.isfinite(embeddings).all():
+            bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
+            raise InputError(f"embeddings.npy, row {bad}: the embedding holds NaN or infinity; embed the picture again")
+        return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
+
+    def tensors(self, device):
+        """What `batch` gives for all pictures, on a device, the embeddings (n, d) in the type they are stored in."""
+        dtype = torch.from_numpy(self.embeddings[:0].copy()).dtype
+        embeddings = torch.empty(len(self), self.embeddings.shape[1], dtype=dtype, device=device)
+        for chunk in np.array_split(np.arange(len(self)), math.ceil(len(self) / ROWS)):
+            embeddings[chunk[0] : chunk[-1] + 1] = self.batch(chunk)[0].to(device)
+        return embeddings, torch.from_numpy(self.lat_lon).to(device)
+
+
+def _read_rows(array, rows):
+    """array[rows] in float32. Of a memory map all rows are asked for at once, and the pages are given back after it."""
+    mapped = array.base if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED") else None
+    if mapped is not None and len(rows):
+        first, width = array.offset % mmap.ALLOCATIONGRANULARITY, array.strides[0]
+        for start in (first + np.asarray(rows, dtype=np.int64) * width).tolist():
+            page = start - start % mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, page, start + width - page)
+    values = np.asarray(array[rows], dtype=np.float32)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return values
+
+
+def read_embeddings(folder, with_places=True):
+    """The embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings.
+
+    Unknown places raise InputError, or, without `with_places`, are NaN.
+    """
+    folder = Path(folder)
+    path = folder / "embeddings.npy"
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
+        raise InputError(f"{path}: need (n, d) of float16 or float32, got {embeddings.shape} of {embeddings.dtype}")
+    places = read_places(folder / "locations.csv", missing_is_nan=not with_places)
+    n, encoder = len(places.ids), _read_encoder(folder / "meta.json")
+    if n != len(embeddings):
+        raise InputError(f"{folder}: {len(embeddings)} embeddings but {n} lines in locations.csv")
+    return Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors)
+
+
+def _read_encoder(path):
+    try:
+        return canonical_encoder(json.loads(path.read_text())["encoder"]) if path.exists() else "unknown"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: need {{"encoder": NAME}} ({error!r})') from None
+
+
+def train_and_test(folder, holdout, seed=0, split="random"):
+    """Training and held-out Embeddings of a folder: its folders train/ and test/, else `holdout` of its rows held out
+    (0: a tenth of them, at most 2,000).
+
+    They are held out at random, or, with split "author", as all the pictures of randomly chosen photographers until
+    there are as many.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; --data takes one with embeddings.npy and locations.csv")
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return read_embeddings(folder / "train"), read_embeddings(folder / "test")
+    everything = read_embeddings(folder)
+    holdout = holdout or min(2000, max(1, len(everything) // 10))
+    if not 0 < holdout < len(everything):
+        raise InputError(f"cannot hold out {holdout} of the {len(everything)} pictures in {folder}: set --holdout")
+    order = np.random.default_rng(seed).permutation(len(everything))
+    if split == "author":
+        authors = np.array(everything.authors)
+        if (authors == "").any():
+            raise InputError(f"{folder}/locations.csv names no author for {(authors == '').sum()} of the pictures")
+        names, number = np.unique(authors, return_inverse=True)
+        number = np.random.default_rng(seed).permutation(len(names))[number]
+        order = np.argsort(number, kind="stable")
+        holdout = int(np.searchsorted(number[order], number[order[holdout - 1]], side="right"))
+        if holdout == len(everything):
+            raise InputError(f"{folder}: holding out whole authors leaves nothing to train on: lower --holdout")
+    return everything.subset(np.sort(order[holdout:])), everything.subset(np.sort(order[:holdout]))
+
+
+def write_embeddings(folder, embeddings, lat_lon, encoder):
+    """Write an embeddings folder: (n, d) and (n, 2) tensors, float16 on disk, ids 0, 1, 2, ..."""
+    folder.mkdir(parents=True)
+    np.save(folder / "embeddings.npy", embeddings.numpy().astype(np.float16))
+    write_locations(folder / "locations.csv", lat_lon)
+    (folder / "meta.json").write_text(json.dumps({"encoder": encoder}) + "\n")
+
+
+def write_locations(path, lat_lon):
+    """Write places (n, 2) to a csv file with the columns id (0, 1, 2, ...), lat, lon."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "lat", "lon"])
+        writer.writerows([i, f"{lat:.6f}", f"{lon:.6f}"] for i, (lat, lon) in enumerate(lat_lon.tolist()))

@@ -1,0 +1,78 @@
+"""Scores of predicted places against the truth, as the field reports them."""
+
+import math
+
+import numpy as np
+import torch
+
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.sphere.pixels import THRESHOLDS_KM
+
+GEOSCORE_SCALE_KM = 1492.7
+
+
+def score(lat_lon, truth):
+    """Scores of the predictions (n, 2) for the places (n, 2), in degrees, as a dict.
+
+    `accuracy`: per cent within each threshold (d <= k) in km; `median_km`; `geoscore`, the mean of 5000 exp(-d/1492.7);
+    `failed`: predictions that are missing or not finite, which count as infinitely far; `count`: n.
+    """
+    distance = great_circle_km(lat_lon.double(), truth.double())
+    failed = ~torch.isfinite(distance)
+    distance = distance.masked_fill(failed, math.inf)
+    percent = {k: _mean(distance <= k) * 100 for k in THRESHOLDS_KM}
+    return {
+        "accuracy": percent,
+        "median_km": _median(distance),
+        "geoscore": _mean(5000 * torch.exp(-distance / GEOSCORE_SCALE_KM)),
+        "failed": int(failed.sum()),
+        "count": len(distance),
+    }
+
+
+def hits(lat_lon, truth):
+    """Whether predictions (n, 2), or one for each threshold (n, thresholds, 2), lie within each threshold of the true
+    places (n, 2): bool (n, thresholds). Predictions that are not finite do not."""
+    each = lat_lon[:, None].expand(-1, len(THRESHOLDS_KM), -1) if lat_lon.ndim == 2 else lat_lon
+    return great_circle_km(each.double(), truth[:, None].double()) <= torch.tensor(THRESHOLDS_KM)
+
+
+def bootstrap(values, resamples=1000, seed=0):
+    """95 % interval of the mean over pictures of the array `values` (n, ...): its two ends, each (...).
+
+    Pictures are drawn with replacement `resamples` times; values may be hits, or differences of the hits of two methods
+    on the same pictures. ValueError if there are none.
+    """
+    if not len(values):
+        raise ValueError("no pictures to draw from")
+    n, rng, means = len(values), np.random.default_rng(seed), []
+    for _ in range(resamples):
+        means.append(np.bincount(rng.integers(n, size=n), minlength=n) @ values.reshape(n, -1) / n)
+    return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+
+
+def score_each(lat_lon, truth):
+    """Scores of predictions made for each threshold, (n, thresholds, 2): the `accuracy` within each by its own."""
+    own = [score(places, truth)["accuracy"][k] for k, places in zip(THRESHOLDS_KM, lat_lon.unbind(1), strict=True)]
+    return {"accuracy": dict(zip(THRESHOLDS_KM, own, strict=True))}
+
+
+def table(rows):
+    """Markdown table of {name: score dict}; a row may lack all but `accuracy`. Failed predictions are named below."""
+    lines = ["| | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km | GeoScore |", "|---|" + "---:|" * 7]
+    for name, row in rows.items():
+        cells = [f"{row['accuracy'][k]:.1f}" for k in THRESHOLDS_KM]
+        cells += [f"{row['median_km']:.0f}", f"{row['geoscore']:.0f}"] if "geoscore" in row else ["", ""]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    failed = [f"{row['failed']} of {row['count']} ({name})" for name, row in rows.items() if row.get("failed")]
+    if failed:
+        lines += ["", "Missing or not finite, counted as misses: " + "; ".join(failed)]
+    return "\n".join(lines)
+
+
+def _mean(values):
+    return values.double().mean().item() if len(values) else math.nan
+
+
+def _median(distance):
+    return float(np.median(distance)) if len(distance) else math.nan

@@ -1,0 +1,204 @@
+"""The configuration of a model, in groups; a checkpoint holds all of it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from locdiff.errors import InputError
+from locdiff.model.diffusion import SAMPLERS, SCHEDULES
+from locdiff.model.objectives import OBJECTIVES
+from locdiff.options import option
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The representation of places and the denoising network."""
+
+    l_max: int = option(23, "highest degree of the spherical harmonics, the paper's L; (l_max + 1)^2 dimensions")
+    width: int = option(256, "bottleneck width w of the CS-UNet")
+    depth: int = option(2, "number of C-Siren blocks, even")
+    whiten: float = option(
+        0.3, "whiten the embeddings, with this share of their mean variance added in all directions; 0: as they are"
+    )
+    time_dim: int = option(200, "width of the time embedding")
+    dropout: float = option(0.0, "dropout in every C-Siren block")
+    input_gate_snr: float = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
+
+    def __post_init__(self):
+        _at_least_one(self, "width")
+        _require(self.l_max >= 0, f"l_max must be at least 0, got {self.l_max}")
+        _require(self.depth >= 2 and self.depth % 2 == 0, f"depth must be an even number >= 2, got {self.depth}")
+        _require(self.time_dim >= 2 and self.time_dim % 2 == 0, f"time_dim must be even, got {self.time_dim}")
+        _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+        _require(self.whiten >= 0, f"whiten must be at least 0, got {self.whiten}")
+        _require(self.input_gate_snr > 0, f"input_gate_snr must be above 0, got {self.input_gate_snr}")
+
+    @property
+    def dimensions(self) -> int:
+        """(l_max + 1)^2, the length of an encoding: the paper's d."""
+        return (self.l_max + 1) ** 2
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The noise schedule, and how often a batch is trained at which noise."""
+
+    schedule: str = option("geometric", "noise schedule", SCHEDULES)
+    noise_levels: int = option(100, "noise levels T of the schedule")
+    snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
+    snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
+    snr_shift: float = option(1.0, "divide the signal-to-noise ratio at all t by this")
+    p_pure_noise: float = option(0.8, "share of a batch that is trained at pure noise, where one pass is made")
+
+    def __post_init__(self):
+        _at_least_one(self, "noise_levels")
+        _one_of(self, "schedule", SCHEDULES)
+        _require(self.snr_first > self.snr_last > 0, "need snr_first > snr_last > 0")
+        _require(self.snr_shift > 0, f"snr_shift must be above 0, got {self.snr_shift}")
+        _require(0 <= self.p_pure_noise <= 1, f"p_pure_noise must lie in [0, 1], got {self.p_pure_noise}")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the network's output means, and the loss."""
+
+    loss: str = option("likelihood", "training loss; shdd_kl is the paper's", tuple(OBJECTIVES))
+    temperature: float = option(1.0, "temperature of the densities in shdd_kl; large tends to the squared error")
+    anchors: int = option(2048, "random anchors a mini-batch in shdd_kl (paper Eq. 16)")
+    exact_skip: bool = option(True, "add to the network's output what x_t says by Bayes' rule (likelihood only)")
+    quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the noise demands")
+
+    def __post_init__(self):
+        _one_of(self, "loss", OBJECTIVES)
+        _at_least_one(self, "anchors")
+        _require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
+        _require(self.quadrature_nside >= 0, f"quadrature_nside must be at least 0, got {self.quadrature_nside}")
+        if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
+            raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """The refinement levels, which place a picture in coordinates zoomed in about the centers of cells."""
+
+    levels: int = option(1, "levels of the hierarchy: 1, or more that refine the location in zoomed coordinates")
+    zoom: float = option(8.0, "how far each level zooms in on the one above, about the center of a cell")
+    zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
+    zoom_width: int = option(512, "width of the second level's network")
+    zoom_rank: int = option(64, "rank of the part of it that each cell has for itself")
+    cells: tuple = ()  # number of cells of each refinement level that there is; the last levels are fitted at the end
+    subdivision: int = 8  # the cells of level k are HEALPix pixels of nside subdivision^k
+    zoom_nside: int = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
+    narrowest: float = 1 / 3  # standard deviation of the narrowest mode whose integral those pixels give, in pixels
+    knots: tuple = (0.01, 0.03, 0.1, 0.3, 1.0)  # widths, in the stereographic plane, of the profiles of ridge levels
+
+    def __post_init__(self):
+        object.__setattr__(self, "cells", tuple(self.cells))
+        object.__setattr__(self, "knots", tuple(self.knots))
+        for name in ("zoom_width", "zoom_rank", "subdivision", "zoom_nside"):
+            _at_least_one(self, name)
+        if not 1 <= self.levels <= 5:
+            raise InputError(f"levels must lie in 1..5, beyond which a cell is smaller than 200 m; got {self.levels}")
+        if not (1 <= self.zoom and self.zoom ** (self.levels - 1) <= 4096) or self.zoom_l_max < 0:
+            raise InputError("need zoom >= 1, zoom^(levels - 1) <= 4096, and zoom_l_max >= 0")
+        if len(self.cells) >= self.levels or min(self.cells, default=1) < 1:
+            raise InputError(f"cells {self.cells} are not those of levels 1 to {self.levels - 1}")
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How a trained model is asked; a checkpoint only suggests these."""
+
+    decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
+    rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
+    sample_steps: int = option(
+        0, "evaluations of the network a sample, DDIM if fewer than noise_levels; 0: one, or ten without likelihood"
+    )
+    sampler: str = option("ddim", "how samples are made: ddim, with noise, or DPM-Solver++(2M)", tuple(SAMPLERS))
+    zoom_into: int = option(4, "cells that a picture's density is refined in, at each refinement level")
+
+    def __post_init__(self):
+        _at_least_one(self, "decoder_nside")
+        _at_least_one(self, "zoom_into")
+        _one_of(self, "sampler", SAMPLERS)
+        _require(self.rho_km >= 0, f"rho_km must be at least 0, got {self.rho_km}")
+        _require(self.sample_steps >= 0, f"sample_steps must be at least 0, got {self.sample_steps}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that defines a model. Fields without a command-line option are inferred from the training data."""
+
+    encoder: str = "unknown"
+    embed_dim: int = 768
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def __post_init__(self):
+        _at_least_one(self, "embed_dim")
+        if self.refinement.levels > 1 and not (self.objective_type.is_natural and self.network.whiten):
+            raise InputError(
+                "more levels than one need the likelihood loss and whitened embeddings: leave out --levels"
+            )
+        if self.sample_steps > self.diffusion.noise_levels:
+            raise InputError(
+                f"sample_steps must lie in 1..noise_levels = {self.diffusion.noise_levels}, got {self.sample_steps}"
+            )
+
+    @property
+    def objective_type(self):
+        """The class of the objective that the loss names."""
+        return OBJECTIVES[self.objective.loss]
+
+    @property
+    def sample_steps(self) -> int:
+        """Evaluations of the network a sample: those asked for, or as many as the objective needs."""
+        usual = min(self.objective_type.usual_steps, self.diffusion.noise_levels)
+        return self.inference.sample_steps or usual
+
+    @property
+    def integration_nside(self) -> int:
+        """quadrature_nside, or what the sharpest posterior needs, that of the first noise level: its width, about
+        2 / sqrt(snr_first l_max (l_max + 2)) rad, is then 1.9 pixels; a multiple of 8."""
+        l_max = self.network.l_max
+        sharpness = math.sqrt(self.diffusion.snr_first * l_max * (l_max + 2))
+        return self.objective.quadrature_nside or 8 * max(1, math.ceil(0.46 * sharpness / 2 / 8))
+
+    def check(self, embeddings) -> None:
+        """Raise InputError unless `embeddings` are finite and (n, embed_dim)."""
+        shape = tuple(embeddings.shape)
+        if len(shape) != 2 or shape[1] != self.embed_dim:
+            raise InputError(
+                f"embeddings of shape {shape} do not fit: this model takes (n, {self.embed_dim}) from the encoder "
+                f"'{self.encoder}'"
+            )
+        if not torch.isfinite(torch.as_tensor(embeddings).float()).all():
+            raise InputError("the embeddings hold NaN or infinity")
+
+    def check_encoder(self, encoder: str) -> None:
+        """Raise InputError if embeddings by `encoder` are not what the model was trained on."""
+        if encoder != self.encoder:
+            raise InputError(f"the embeddings are by '{encoder}', but this model was trained on '{self.encoder}'")
+
+    def with_cells(self, *cells: int) -> "ModelConfig":
+        """Return the configuration of a model with these numbers of cells, of levels 1, 2, ..."""
+        return dataclasses.replace(self, refinement=dataclasses.replace(self.refinement, cells=cells))
+
+
+def _require(holds, message):
+    if not holds:
+        raise InputError(message)
+
+
+def _at_least_one(config, name):
+    _require(getattr(config, name) >= 1, f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def _one_of(config, name, choices):
+    value = getattr(config, name)
+    _require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value}")

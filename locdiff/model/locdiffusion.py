@@ -1,0 +1,228 @@
+"""LocDiffusion: the network, its noise schedule and its objective; from image embeddings to posteriors."""
+
+import math
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from locdiff.memory import batch_size
+from locdiff.model import checkpoint, diffusion
+from locdiff.model.cell_geometry import CellGeometry
+from locdiff.model.config import ModelConfig
+from locdiff.model.cs_unet import CSUNet, fit_whitening
+from locdiff.model.posterior import LocationPosterior, PixelPosterior
+from locdiff.model.refined_posterior import refine
+from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, occupied_cells
+from locdiff.model.reverse_process import ReverseProcess
+from locdiff.model.ridge import RidgeReadoutLevel, ridge_levels
+from locdiff.model.training_data import TrainingData
+from locdiff.seeding import derive_seed
+from locdiff.sphere import decoder, shdd
+from locdiff.sphere.healpix import HealpixTransform
+
+
+class LocDiffusion(nn.Module):
+    """A conditional diffusion over SHDD encodings x = sqrt(4 pi) PE(location), given image embeddings.
+
+    What the network's output means is said by its `objective`. By default it is the natural parameters e of a density
+    q_e over locations (paper Eq. 11), and the prediction of x_0 is its mean parameter, sqrt(4 pi) E_{q_e}[Y].
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        n, d = config.network, config.diffusion
+        self.network = CSUNet(n.dimensions, config.embed_dim, n.width, n.depth, n.time_dim, n.dropout, n.whiten > 0)
+        if d.schedule == "cosine":
+            alpha_bar = diffusion.cosine_schedule(d.noise_levels)
+        else:
+            signal = d.snr_first / n.dimensions, d.snr_last / n.dimensions
+            alpha_bar = diffusion.geometric_schedule(d.noise_levels, *signal)
+        self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, d.snr_shift), persistent=False)
+        self.bf16 = False  # whether the network runs in bfloat16
+        self.objective = config.objective_type(config)
+        self.grid = HealpixTransform(n.l_max, config.inference.decoder_nside)
+        kinds = [LowRankHeadLevel, *[RidgeReadoutLevel] * config.refinement.levels]
+        levels = [kinds[k](k + 1, count, config) for k, count in enumerate(config.refinement.cells)]
+        self.refinements = nn.ModuleList(levels)
+
+    # Training
+
+    def prepare(self, data: TrainingData) -> None:
+        """Set what is computed from the training data before the first step: the whitening and the cells of level 1.
+
+        Raises InputError if the embeddings cannot be whitened.
+        """
+        fit_whitening(self, data, self.config.network.whiten)
+        for level in self.refinements:
+            level.cell_id.copy_(occupied_cells(torch.from_numpy(data.lat_lon), level.nside))
+
+    def finalize(self, data: TrainingData, progress: bool = True) -> None:
+        """Add what is fitted to the trained network: the refinement levels beyond the first."""
+        for level in ridge_levels(self.config, self.image_features, data, progress):
+            self.add_level(level)
+
+    def add_level(self, level: RefinementLevel) -> None:
+        """Let a level refine what the levels there are say."""
+        self.config = self.config.with_cells(*self.config.refinement.cells, len(level.cell_id))
+        self.refinements.append(level.to(self.device))
+        self.__dict__.pop("geometries", None)
+
+    def loss(self, embeddings: Tensor, lat_lon: Tensor, rank: int = 0, processes: int = 1) -> Tensor:
+        """Return the loss of each picture of a batch at random noise levels, (n,); samples from the global generator.
+
+        With refinement levels it is the sum of the losses of levels 0 and 1; further levels are fitted, not trained.
+
+        embeddings (n, embed_dim) float32, lat_lon (n, 2) degrees: the share of process `rank` of a batch of
+        processes x n, for all of which noise is sampled, so that sharing a batch does not change it. (Dropout's masks
+        are then sampled by each process for itself.)
+        """
+        device, dimensions = embeddings.device, self.config.network.dimensions
+        coeffs = shdd.encode(lat_lon, self.config.network.l_max).to(embeddings.dtype)
+        x_0 = math.sqrt(4 * math.pi) * coeffs
+        share = slice(rank * len(x_0), (rank + 1) * len(x_0))
+        t = self.random_times(processes * len(x_0))[share]
+        noise = torch.randn(processes * len(x_0), dimensions, dtype=x_0.dtype, device=device)[share]
+        x_t = diffusion.q_sample(x_0, self.alpha_bar[t - 1, None].to(x_0.dtype), noise)
+        anchors = self.objective.random_anchors(device)
+        uniform = torch.rand(processes * len(x_0), device=device)[share] if self.refinements else None
+        if rank:
+            torch.manual_seed(derive_seed(torch.initial_seed(), rank))
+        loss = self.objective.loss(self(x_t, t, embeddings), coeffs, anchors)
+        if uniform is not None:
+            loss = loss + self.refinements[0].loss(self.network.whiten(embeddings), lat_lon, uniform)
+        return loss
+
+    def random_times(self, count: int) -> Tensor:
+        """Return the times t that a batch of `count` pictures is trained at, (count,): random, or pure noise."""
+        d = self.config.diffusion
+        t = torch.randint(1, d.noise_levels + 1, (count,), device=self.alpha_bar.device)
+        if d.p_pure_noise:
+            t[torch.rand(count, device=t.device) < d.p_pure_noise] = d.noise_levels
+        return t
+
+    # The network
+
+    def forward(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+        """Return the network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
+
+        With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus what the network
+        makes of the picture. The network itself then sees x_t only as far as a location can be read off it: a gate
+        scales pure noise, which says nothing, to zero.
+        """
+        if not self.config.objective.exact_skip:
+            return self._network(x_t, t, embeddings)
+        alpha_bar = self.alpha_bar[t - 1][..., None]
+        snr = self.config.network.dimensions * alpha_bar / (1 - alpha_bar)
+        input_gate = (snr / (self.config.network.input_gate_snr + snr)).to(x_t.dtype)
+        skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
+        return self._network(input_gate * x_t, t, embeddings) + skip
+
+    def _network(self, x_t, t, embeddings):
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.network(x_t, t, embeddings).to(x_t.dtype)
+
+    def denoise(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+        """Return the prediction of x_0 from x_t, of the same shape."""
+        return self.objective.denoise(self(x_t, t, embeddings))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.alpha_bar.device
+
+    # Posteriors
+
+    @torch.no_grad()
+    def posterior(self, embeddings: Tensor) -> LocationPosterior:
+        """Return what the model says about pictures, (n, embed_dim): from one evaluation of every level.
+
+        `posterior_batch_size` pictures fit into the memory budget. Raises InputError if the embeddings do not fit.
+        """
+        coeffs = self.one_pass(embeddings)
+        chunks = coeffs.split(batch_size(8 * len(self.grid.anchors)))
+        probs = [self.objective.pixel_probs(self.grid.synthesis(chunk.to(self.device))).cpu() for chunk in chunks]
+        chain = None if self._samples_in_one_pass else ReverseProcess(self, embeddings)
+        base = PixelPosterior(self.grid, self.objective, coeffs, torch.cat(probs), chain)
+        if not self.refinements:
+            return base
+        features, cells_each = self.image_features(embeddings), self.config.inference.zoom_into
+        return refine(base, self.refinements, self.geometries, features, cells_each)
+
+    @property
+    def posterior_batch_size(self) -> int:
+        """How many pictures' posteriors fit into the memory budget, with what is computed from them."""
+        points = 20 * len(self.grid.anchors)
+        points += sum(self.config.inference.zoom_into * 6 * 12 * level.zoom_nside**2 for level in self.refinements)
+        return batch_size(4 * points)
+
+    @torch.no_grad()
+    def one_pass(self, embeddings: Tensor) -> Tensor:
+        """Return the coefficients of the density at pure noise, from one evaluation: (n, embed_dim) -> (n, D), CPU.
+
+        By likelihood they are the natural parameters of q_e, else the coefficients of the density, cut off at l_max.
+        """
+        self.config.check(embeddings)
+        dimensions, t = self.config.network.dimensions, torch.tensor(len(self.alpha_bar), device=self.device)
+        noise = torch.randn(dimensions, generator=torch.Generator().manual_seed(0)).to(self.device)
+        chunks = torch.as_tensor(embeddings).split(batch_size(256 * dimensions))
+        outputs = [self.objective.coeffs(self(noise, t, self.on_device(chunk))).cpu() for chunk in chunks]
+        return torch.cat(outputs)
+
+    @torch.no_grad()
+    def image_features(self, embeddings: Tensor) -> Tensor:
+        """Return the features that refinement levels read, (n, embed_dim) -> (n, width), on the model's device."""
+        return self.refinements[0].encode_image(self.network.whiten(self.on_device(embeddings)))
+
+    @cached_property
+    def geometries(self) -> list[CellGeometry]:
+        """Where the points lie that the densities of level 0 and of every refinement level are made of."""
+        levels = [None, *self.refinements, None]
+        return [CellGeometry(self.grid.anchors, *pair) for pair in pairwise(levels)]
+
+    # Sampling
+
+    @property
+    def _samples_in_one_pass(self):
+        """Whether the reverse process is one evaluation at pure noise of a network that does not see it: then a sample
+        is one of the one-pass density."""
+        c = self.config
+        return c.sample_steps == 1 and c.objective.exact_skip and float(self.alpha_bar[-1]) == 0
+
+    def sample(self, embeddings: Tensor, count: int = 16, seed: int = 0, first: int = 0, **how) -> Tensor:
+        """Return `count` locations a picture by the reverse process of level 0, (n, embed_dim) -> (n, count, 2).
+
+        `how` may hold `steps` and `sampler`, as in `ReverseProcess`.
+        """
+        return ReverseProcess(self, embeddings, **how)(count, seed, first)[0]
+
+    @torch.no_grad()
+    def mode_seek(self, coeffs: Tensor) -> Tensor:
+        """Return the locations (..., 2) that the mode-seeking decoder finds over the pixels, for (..., D) (Eq. 17)."""
+        coeffs, anchors = coeffs.to(self.device), self.grid.anchors.to(self.device)
+        return decoder.mode_seek(self.grid.synthesis, coeffs, anchors, self._neighborhoods)[0].cpu().double()
+
+    @cached_property
+    def _neighborhoods(self):
+        return decoder.neighborhoods(self.grid.anchors, self.config.inference.rho_km)
+
+    # Files
+
+    def on_device(self, embeddings) -> Tensor:
+        """Return embeddings as float32 on the model's device."""
+        return torch.as_tensor(embeddings).to(self.device, torch.float32)
+
+    def save(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors into `folder`; see `checkpoint.save`."""
+        checkpoint.save(self, folder)
+
+    @classmethod
+    def load(cls, name: Path | str, device=None, local_files_only: bool = False) -> "LocDiffusion":
+        """Return the model in a folder or of the Hugging Face Hub, ready for prediction; see `checkpoint.load`."""
+        return checkpoint.load(cls, name, device, local_files_only)
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "geometries"}  # its caches are its own

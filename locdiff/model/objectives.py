@@ -1,0 +1,170 @@
+"""What the network's output means, and the loss that it is trained by: one class a loss, all in this file.
+
+An output is either the natural parameters e of the density q_e over locations (paper Eq. 11), or a prediction of the
+clean encoding x_0 = sqrt(4 pi) PE, whose coefficients are those of a density itself. `Likelihood` is of the first kind;
+`Regression` is what the others have in common.
+"""
+
+import math
+from abc import abstractmethod
+
+import healpy
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+
+from locdiff.sphere import pixels, shdd
+from locdiff.sphere.healpix import HealpixTransform, healpix_transform
+from locdiff.sphere.spherical_harmonics import real_spherical_harmonics
+
+ROOT_4_PI = math.sqrt(4 * math.pi)
+
+
+class Objective(nn.Module):
+    """The meaning of outputs (..., D) of the network, for the configuration of a model."""
+
+    is_natural = False  # whether outputs are natural parameters, to which Bayes' rule adds what x_t says
+    usual_steps = 10  # evaluations of the network a sample, where none are asked for
+
+    def __init__(self, config):
+        super().__init__()
+        self.l_max = config.network.l_max
+
+    def random_anchors(self, device: torch.device) -> Tensor | None:
+        """Return the anchors that the loss of one mini-batch integrates over, (N, 3) in any length, or None."""
+        return None
+
+    @abstractmethod
+    def loss(self, output: Tensor, coeffs: Tensor, anchors: Tensor | None) -> Tensor:
+        """Return the loss (n,) of outputs (n, D), given the encodings `coeffs` (n, D) of the true locations."""
+
+    @abstractmethod
+    def denoise(self, output: Tensor) -> Tensor:
+        """Return the prediction of x_0, (..., D), that an output stands for."""
+
+    @abstractmethod
+    def coeffs(self, output: Tensor) -> Tensor:
+        """Return the coefficients (..., D) that a posterior keeps: their largest F is at the mode."""
+
+    @abstractmethod
+    def pixel_probs(self, values: Tensor) -> Tensor:
+        """Return the probabilities of pixels (..., N), given F there by `coeffs`."""
+
+    @abstractmethod
+    def log_prob(self, coeffs: Tensor, pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
+        """Return the log density in nats per steradian at one location a picture, (n, 2) -> (n,)."""
+
+    @abstractmethod
+    def sample(self, output: Tensor, uniform: Tensor, grid: HealpixTransform, mode_seek) -> tuple[Tensor, Tensor]:
+        """Return the locations (n, S, 2) that the last outputs (n, S, D) of a chain lead to, and their coefficients.
+
+        `uniform` (n, S, 1) are random numbers, `mode_seek` the mode-seeking decoder of coefficients.
+        """
+
+
+class Likelihood(Objective):
+    """The output is e; the loss is -log q_e of the true location, at every noise level.
+
+    Its gradient is E_q[Y] - Y(location), and x_0 is predicted by the mean parameter, sqrt(4 pi) E_{q_e}[Y].
+    """
+
+    is_natural, usual_steps = True, 1
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.quadrature = HealpixTransform(self.l_max, config.integration_nside)
+
+    def loss(self, output, coeffs, anchors):
+        return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
+
+    def denoise(self, output):
+        return ROOT_4_PI * self.quadrature.log_partition_and_mean(output)[1]
+
+    def coeffs(self, output):
+        return output
+
+    def pixel_probs(self, values):
+        return torch.softmax(values, dim=-1)
+
+    def log_prob(self, coeffs, pixel_probs, lat_lon):
+        if not len(coeffs):
+            return pixel_probs.new_empty(0)
+        nside, device = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1)), self.quadrature.k.device
+        fine = healpix_transform(self.l_max, nside, device=device)
+        log_z = fine.log_partition_and_mean(coeffs.to(device))[0].cpu()
+        return (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1) - log_z
+
+    def sample(self, output, uniform, grid, mode_seek):
+        pixel = [
+            pixels.sample(self.pixel_probs(grid.synthesis(e)), u)
+            for e, u in zip(output.flatten(0, 1).split(64), uniform.to(output).flatten(0, 1).split(64), strict=True)
+        ]
+        places = grid.anchors[torch.cat(pixel).cpu()].view(*output.shape[:2], 2)
+        return places, shdd.encode(places, self.l_max).to(output.dtype)
+
+
+class Regression(Objective):
+    """The output is x_0; where it is the mean over the posterior, its coefficients are those of the density, cut off
+    at l_max. The coefficient of l = 0 is known: it is one in every x_0."""
+
+    def denoise(self, output):
+        return torch.cat([torch.ones_like(output[..., :1]), output[..., 1:]], dim=-1)
+
+    def coeffs(self, output):
+        return self.denoise(output) / ROOT_4_PI
+
+    def pixel_probs(self, values):
+        return pixels.from_linear(values)
+
+    def log_prob(self, coeffs, pixel_probs, lat_lon):
+        return pixels.log_prob(pixel_probs, lat_lon)
+
+    def sample(self, output, uniform, grid, mode_seek):
+        coeffs = self.coeffs(output)
+        return mode_seek(coeffs), coeffs.cpu()
+
+
+class ShddKL(Regression):
+    """The paper's loss: KL(q_e || p) over random anchors (Eqs. 12 and 16), of e = x_0 / sqrt(4 pi)."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.temperature, self.anchors = config.objective.temperature, config.objective.anchors
+
+    def random_anchors(self, device):
+        return torch.randn(self.anchors, 3, dtype=torch.float64, device=device)
+
+    def loss(self, output, coeffs, anchors):
+        x, y, z = anchors.T
+        theta, phi = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
+        basis = real_spherical_harmonics(theta, phi, self.l_max).to(output.dtype)
+        return shdd.kl_divergence(output / ROOT_4_PI, coeffs, basis, self.temperature)
+
+
+class L2(Regression):
+    """The mean squared error of x_0, over its dimensions."""
+
+    def loss(self, output, coeffs, anchors):
+        return (output - ROOT_4_PI * coeffs).square().mean(dim=-1)
+
+
+class L1(Regression):
+    """The mean absolute error of x_0, over its dimensions."""
+
+    def loss(self, output, coeffs, anchors):
+        return (output - ROOT_4_PI * coeffs).abs().mean(dim=-1)
+
+
+class Cosine(Regression):
+    """1 - cosine of the angle between the output and x_0: it leaves the length free, which is known."""
+
+    def loss(self, output, coeffs, anchors):
+        return 1 - cosine_similarity(output, ROOT_4_PI * coeffs, dim=-1)
+
+    def denoise(self, output):
+        return super().denoise(normalize(output, dim=-1) * (self.l_max + 1))
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "likelihood": Likelihood, "shdd_kl": ShddKL, "l2": L2, "l1": L1, "cosine": Cosine,
+}  # fmt: skip

@@ -1,0 +1,147 @@
+"""What a model says about where pictures were taken, in the manner of torch.distributions.
+
+`LocDiffusion.posterior` makes these objects; prediction, evaluation, figures and the page only ask them. A
+`PixelPosterior` is the density of one level; a `RefinedPosterior` (`refined_posterior`) is a mixture over zoomed cells.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from locdiff.seeding import PictureNoise
+from locdiff.sphere import decoder, pixels, shdd
+from locdiff.sphere.healpix import HealpixTransform, healpix_transform
+from locdiff.sphere.pixels import THRESHOLDS_KM
+
+Chain = Callable[[int, int, int], tuple[Tensor, Tensor | None]]  # (count, seed, first) -> locations and coefficients
+
+
+class LocationPosterior(ABC):
+    """A density over the Earth for each of n pictures. Tensors are on the CPU, locations (lat, lon) in degrees.
+
+    `pixel_probs` (n, N) are the probabilities of the HEALPix pixels, whose centers are `anchors` (N, 2).
+    """
+
+    pixel_probs: Tensor
+    grid: HealpixTransform
+
+    def __len__(self) -> int:
+        return len(self.pixel_probs)
+
+    @property
+    def anchors(self) -> Tensor:
+        """The centers of the pixels, (N, 2) degrees."""
+        return self.grid.anchors
+
+    @abstractmethod
+    def log_prob(self, lat_lon: Tensor) -> Tensor:
+        """Return the log density in nats per steradian at one location for each picture, (n, 2) -> (n,)."""
+
+    @abstractmethod
+    def log_density(self, lat_lon: Tensor) -> Tensor:
+        """Return about the log density, in nats per steradian, at the same locations (m, 2) for all pictures: (n, m).
+
+        It is made for galleries: of pixels, or interpolated between them, where `log_prob` is exact.
+        """
+
+    @abstractmethod
+    def sample(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
+        """Return random locations (n, count, 2). A picture's follow from the seed and its position; that of the first
+        picture is `first`."""
+
+    @abstractmethod
+    def sample_coeffs(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
+        """Return the coefficients (n, count, D) of level 0 that the same locations have."""
+
+    @abstractmethod
+    def modes(self, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Return the k most probable modes (n, k, 2), exact, and the probabilities of their basins (n, k).
+
+        Basins are sets of pixels that do not overlap, so all probabilities sum to one. Where a density has fewer than k
+        modes the rest have probability zero; where all have fewer, k is the largest number of them.
+        """
+
+    @abstractmethod
+    def mass_within(self, lat_lon: Tensor) -> Tensor:
+        """Return the probability within each of THRESHOLDS_KM of one location for each picture, (n, 2) -> (n, T)."""
+
+    @abstractmethod
+    def credible_radius(self, lat_lon: Tensor, shares: tuple = (0.5, 0.9)) -> Tensor:
+        """Return the radii in km around one location for each picture, (n, 2), that hold these shares: (n, S)."""
+
+    @abstractmethod
+    def best_within(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return {km: (locations (n, 2), probabilities (n,))}: where most probability lies within each threshold."""
+
+    def credible_regions(self, shares: tuple = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
+        """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and areas (n, S) in km^2."""
+        return pixels.regions(self.pixel_probs, shares)
+
+    @cached_property
+    def density_coeffs(self) -> Tensor:
+        """The coefficients (n, D') of the density, up to degree 2 nside: what `best_within` maximizes over."""
+        device = self.grid.k.device
+        transform = healpix_transform(2 * self.grid.nside, self.grid.nside, device=device)
+        return transform.analysis(self.pixel_probs.to(device)).cpu()
+
+
+class PixelPosterior(LocationPosterior):
+    """The density of one level.
+
+    `coeffs` (n, D) are what the `objective` takes from the network's output at pure noise, and `pixel_probs` (n, N) the
+    probabilities by it on the pixels of `grid`. Samples are those of this density, or, where there is a `chain`, those
+    that the chain makes: chain(count, seed, first) -> locations (n, count, 2), coefficients (n, count, D).
+    The last samples are remembered.
+    """
+
+    def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
+        self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
+        self._draw = lru_cache(maxsize=1)(chain or self._sample_density)
+        self._modes = (torch.empty(len(coeffs), 0, 2), torch.empty(len(coeffs), 0))
+
+    def log_prob(self, lat_lon):
+        return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
+
+    def log_density(self, lat_lon):
+        return pixels.log_density(self.pixel_probs, lat_lon)
+
+    def sample(self, count, seed=0, first=0):
+        return self._draw(count, seed, first)[0]
+
+    def sample_coeffs(self, count, seed=0, first=0):
+        places, coeffs = self._draw(count, seed, first)
+        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs
+
+    def _sample_density(self, count, seed, first):
+        random = PictureNoise(seed, first, len(self), count)
+        random.normal(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
+        return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
+
+    def modes(self, k=1):
+        if self._modes[0].shape[1] < k:
+            pixel, probability = pixels.modes(self.pixel_probs, k)
+            self._modes = self.ascend(self.anchors[pixel]), probability
+        return self._modes[0][:, :k], self._modes[1][:, :k]
+
+    def ascend(self, places: Tensor, pictures: Tensor | slice = slice(None)) -> Tensor:
+        """Return the modes of F next to locations (m, k, 2) for the m `pictures`, by Newton's method: (m, k, 2)."""
+        device, nside, coeffs = self.grid.k.device, self.grid.nside, self.coeffs[pictures]
+        found = [
+            decoder.newton_ascent(e.to(device), place.to(device), nside)[0].cpu()
+            for e, place in zip(coeffs.split(64), places.split(64), strict=True)
+        ]
+        return torch.cat(found) if found else places
+
+    def mass_within(self, lat_lon):
+        return pixels.mass_within(self.pixel_probs, self.anchors, lat_lon)
+
+    def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        return pixels.credible_radius(self.pixel_probs, self.anchors, lat_lon, shares)
+
+    def best_within(self):
+        nside = self.grid.nside
+        mode = decoder.exact_mode(self.density_coeffs, nside)[0]
+        return {k: decoder.best_within(self.density_coeffs, k, nside, mode) for k in THRESHOLDS_KM}

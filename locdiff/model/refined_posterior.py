@@ -1,0 +1,259 @@
+"""The posterior of a model with refinement levels: a mixture of densities over zoomed cells.
+
+`reference.hierarchy` has the equations. The mixture is held as masses of points: of level 0 the masses of its pixels;
+of each refinement level, for every cell that the picture is refined in, the masses of the M pixels of its zoomed
+coordinates. When a level is added, the mass that it refines is removed from the level above.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from locdiff.memory import batch_size
+from locdiff.model.cell_geometry import CellGeometry, zoomed_pixels
+from locdiff.model.posterior import LocationPosterior, PixelPosterior
+from locdiff.model.refinement import RefinementLevel, sample_cells
+from locdiff.seeding import PictureNoise
+from locdiff.sphere import decoder, pixels, shdd, zoom
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
+from locdiff.sphere.healpix import healpix_transform, interpolation
+from locdiff.sphere.pixels import THRESHOLDS_KM
+
+NEAR = math.sqrt(2)  # in the stereographic plane: where the locations of a gallery are given a cell's density
+
+
+@dataclass
+class MixtureComponent:
+    """What a refinement level adds: densities q_c of the cells at `cell_index` (n, K), with `weight` w_c (n, K).
+
+    `natural_params` (n, K, D) are in zoomed coordinates; `log_share` (n, K, M) are the logs of the shares of q_c that
+    its points hold, and `masses` (n, K, M) what remains at these points below further levels.
+    """
+
+    level: RefinementLevel
+    geometry: CellGeometry
+    cell_index: Tensor
+    weight: Tensor
+    natural_params: Tensor
+    log_share: Tensor
+    masses: Tensor
+
+    @property
+    def pixel_km(self) -> float:
+        """The distance between neighboring points, where they are densest."""
+        return math.sqrt(4 * math.pi / self.masses.shape[-1]) / self.level.s * EARTH_RADIUS_KM
+
+    @cached_property
+    def points(self) -> Tensor:
+        """The locations of the points, (n, K M, 2), float32."""
+        return self.geometry.of_cells(self.geometry.points, self.cell_index)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Which pixels of level 0 the points lie in, (n, K M)."""
+        return self.geometry.of_cells(self.geometry.pixels, self.cell_index)
+
+    @cached_property
+    def log_z(self) -> Tensor:
+        """log Z of every q_c in zoomed coordinates, by finer pixels than the points: (n, K)."""
+        device = self.level.cell_id.device
+        fine = healpix_transform(self.level.l_max, 2 * self.level.zoom_nside, device=device)
+        log_z, _ = fine.log_partition_and_mean(self.natural_params.to(device))
+        return log_z.cpu().double()
+
+    def log_components(self, lat_lon: Tensor) -> Tensor:
+        """Return log w_c q_c at one location for each picture, (n, 2) -> (n, K)."""
+        level, lat_lon = self.level, lat_lon.double()[:, None]
+        centers = level.centers(self.cell_index)
+        coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
+        log_q = (self.natural_params.double() * coeffs).sum(dim=-1) - self.log_z
+        return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
+
+    def log_density(self) -> Tensor:
+        """Return the log density at the points, (n, K M)."""
+        local = to_unit_vector(zoomed_pixels(self.level.zoom_nside))
+        log_area = zoom.area_factor(local, 1 / self.level.s).log() + math.log(4 * math.pi / self.masses.shape[-1])
+        return (self.masses.log() - log_area.float()).flatten(1)
+
+
+def refine(base: PixelPosterior, levels, geometries, features: Tensor, cells_each: int) -> "RefinedPosterior":
+    """Return the mixture of a base density and the densities of refinement levels, in at most `cells_each` cells each.
+
+    `features` (n, width) are those of the pictures, `geometries` the points of level 0 and of every level. Each level
+    is evaluated once, for the cells that the level above gives most mass.
+    """
+    cell_index, masses = torch.zeros(len(base), 1, dtype=torch.long), base.pixel_probs[:, None].clone()
+    remaining, components = masses[:, 0], []
+    for level, above, own in zip(levels, geometries, geometries[1:], strict=False):
+        weight, refined = above.cell_weights(cell_index, masses).topk(min(cells_each, len(level.cell_id)))
+        above.remove_refined_mass(cell_index, masses, refined)
+        component = _component(level, own, features, refined, weight)
+        components.append(component)
+        cell_index, masses = refined, component.masses
+    return RefinedPosterior(base, remaining, components)
+
+
+def _component(level, geometry, features, cell_index, weight):
+    """The MixtureComponent of a level for the cells (n, K) of these weights, nothing removed from it."""
+    points, device = 12 * level.zoom_nside**2, level.cell_id.device
+    seen, flat = features.repeat_interleave(cell_index.shape[1], dim=0), cell_index.flatten().to(device)
+    natural_params, log_share = [], []
+    for chunk in torch.arange(len(flat), device=device).split(batch_size(170 * points)):
+        natural_params.append(level(seen[chunk], flat[chunk]))
+        log_share.append(level.grid.synthesis(natural_params[-1]).log_softmax(dim=-1).cpu())
+    log_share = torch.cat(log_share).view(*cell_index.shape, points)
+    natural_params = torch.cat(natural_params).cpu().view(*cell_index.shape, (level.l_max + 1) ** 2)
+    masses = log_share.exp().mul_(weight[..., None])
+    return MixtureComponent(level, geometry, cell_index, weight, natural_params, log_share, masses)
+
+
+class RefinedPosterior(LocationPosterior):
+    """The mixture of `base`, of which the masses `remaining` (n, N) are left below the levels, and of `components`."""
+
+    def __init__(self, base: PixelPosterior, remaining: Tensor, components: list[MixtureComponent]):
+        self.base, self.grid, self.remaining, self.components = base, base.grid, remaining, components
+        self.pixel_probs = remaining.clone()
+        for component in components:
+            self.pixel_probs.scatter_add_(1, component.pixels, component.masses.flatten(1))
+        self._modes = (torch.empty(len(base), 0, 2), torch.empty(len(base), 0))
+
+    def log_prob(self, lat_lon):
+        return torch.logsumexp(torch.stack(self._log_parts(lat_lon)), dim=0).to(self.base.coeffs)
+
+    def _log_parts(self, lat_lon):
+        """What the base and each component contribute to the density at one location for each picture: logs (n,)."""
+        logs = [self.base.log_prob(lat_lon).double()]
+        for component in self.components:
+            cell_id, r = interpolation(component.level.nside, lat_lon)
+            cell_index = component.level.index_of(cell_id).cpu()
+            refined = (cell_index[..., None] == component.cell_index[:, None]).any(dim=-1)
+            logs[-1] = logs[-1] + (r * ~refined).sum(dim=-1).clamp(min=0).log()
+            logs.append(torch.logsumexp(component.log_components(lat_lon), dim=-1))
+        return logs
+
+    def log_density(self, lat_lon):
+        """See `LocationPosterior.log_density`: by pixels for the base, and for the cells whose plane has the location
+        within NEAR, interpolated between their points."""
+        out, xyz = pixels.log_density(self.remaining, lat_lon).exp(), to_unit_vector(lat_lon.double())
+        for component in self.components:
+            level, points = component.level, component.masses.shape[-1]
+            for index in component.cell_index.unique():
+                center = level.centers(index)
+                near = (xyz @ to_unit_vector(center) > math.cos(2 * math.atan(NEAR / level.s))).nonzero()[:, 0]
+                if not len(near):
+                    continue
+                picture, k = (component.cell_index == index).nonzero(as_tuple=True)
+                pixel, r = interpolation(level.zoom_nside, zoom.zoom_in(lat_lon[near].double(), center, level.s))
+                factor = zoom.zoom_area_factor(lat_lon[near].double(), center, level.s)
+                mass = component.masses[picture, k]
+                between = sum(mass[:, p] * w.float() for p, w in zip(pixel.T, r.T, strict=True))
+                out[picture[:, None], near] += between * (factor * points / (4 * math.pi)).float()
+        return out.log()
+
+    def sample(self, count, seed=0, first=0):
+        """See `LocationPosterior.sample`. A sample of the base samples a cell at each level; it is replaced by a sample
+        of the cell's density if the picture is refined in that cell, and otherwise stays where it is."""
+        places = self.base.sample(count, seed, first).double()
+        random, moves = PictureNoise(seed, first, len(self), count, stream=(1,)), torch.ones(places.shape[:2]).bool()
+        for component in self.components:
+            level, uniform = component.level, random.uniform(4)  # for the cell, the pixel, and where in the pixel
+            cell_id = sample_cells(places.flatten(0, 1), level.nside, uniform[..., 0].flatten()).view(moves.shape)
+            chosen = level.index_of(cell_id).cpu()[..., None] == component.cell_index[:, None]
+            chosen &= moves[..., None]  # (n, S, K)
+            moves = chosen.any(dim=-1)
+            for some in chosen.nonzero().split(batch_size(170 * component.log_share.shape[-1])):
+                picture, sample, k = some.T
+                places[picture, sample] = _sample_cells_density(component, picture, k, uniform[picture, sample, 1:])
+        return places
+
+    def sample_coeffs(self, count, seed=0, first=0):
+        return self.base.sample_coeffs(count, seed, first)
+
+    def modes(self, k=1):
+        """See `LocationPosterior.modes`. A mode is the densest point of its basin, of any cell or of the base."""
+        if self._modes[0].shape[1] < k:
+            basin = pixels.basins(self.pixel_probs)
+            pixel, probability = pixels.modes(self.pixel_probs, k, basin)
+            self._modes = self._densest(pixel, basin), probability
+        return self._modes[0][:, :k], self._modes[1][:, :k]
+
+    def _densest(self, pixel, basin):
+        """The densest locations (n, k, 2) of the basins (n, N) of the modes at `pixel` (n, k)."""
+        best = (self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log()
+        where = torch.full((2, *pixel.shape), -1)  # the component, -1 for the base, and which of its points
+        for i, component in enumerate(self.components):
+            log_density, mode = component.log_density(), basin.gather(1, component.pixels)
+            for h in range(pixel.shape[1]):
+                value, point = log_density.masked_fill(mode != pixel[:, h : h + 1], -torch.inf).max(dim=-1)
+                better = value > best[:, h]
+                best[better, h] = value[better]
+                where[0, better, h], where[1, better, h] = i, point[better]
+        places = self.anchors[pixel]
+        picture, h = (where[0] < 0).nonzero(as_tuple=True)
+        places[picture, h] = self.base.ascend(places[picture, h][:, None], picture)[:, 0]
+        for i, component in enumerate(self.components):
+            picture, h = (where[0] == i).nonzero(as_tuple=True)
+            if len(picture):
+                places[picture, h] = _ascend_in_cell(component, picture, where[1, picture, h])
+        return places
+
+    def mass_within(self, lat_lon):
+        logs, base = self._log_parts(lat_lon), pixels.mass_within(self.remaining, self.anchors, lat_lon)
+        pixel_km = math.sqrt(4 * math.pi / len(self.anchors)) * EARTH_RADIUS_KM
+        total = _density_in_small_caps(base, logs[0], pixel_km)
+        for component, log in zip(self.components, logs[1:], strict=True):
+            each = zip(component.masses.flatten(1)[:, None], component.points.double(), lat_lon[:, None], strict=True)
+            mass = [pixels.mass_within(*one) for one in each]
+            mass = torch.cat([torch.empty(0, len(THRESHOLDS_KM)), *mass])
+            total = total + _density_in_small_caps(mass, log, component.pixel_km)
+        return total.flip(-1).cummin(dim=-1).values.flip(-1)
+
+    def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        parts = [self.remaining, *(component.masses.flatten(1) for component in self.components)]
+        radii = [torch.empty(0, len(shares), dtype=torch.float64)]
+        for i, place in enumerate(lat_lon):  # one at a time: each has points of its own
+            points = torch.cat([self.anchors, *(component.points[i].double() for component in self.components)])
+            masses = torch.cat([part[i] for part in parts])
+            radii.append(pixels.credible_radius(masses[None], points, place[None], shares))
+        return torch.cat(radii)
+
+    def best_within(self):
+        """See `LocationPosterior.best_within`. Within less than a pixel, the most probable mode is the answer."""
+        nside, mode = self.grid.nside, self.modes()[0][:, 0]
+        own, found = self.mass_within(mode), {}
+        for i, k in enumerate(THRESHOLDS_KM):
+            if k < math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM:
+                found[k] = mode, own[:, i]
+            else:
+                found[k] = decoder.best_within(self.density_coeffs, k, nside, mode)
+        return found
+
+
+def _density_in_small_caps(mass, log_density, pixel_km):
+    """The masses (n, T) within the thresholds; where a cap is too small to count points, its area times the density."""
+    for j, k in enumerate(THRESHOLDS_KM):
+        if k < pixel_km / 2:
+            mass[:, j] = log_density.exp() * 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
+    return mass
+
+
+def _ascend_in_cell(component, picture, point):
+    """The modes next to the points (m,) of some pictures (m,), by Newton's method in zoomed coordinates: (m, 2)."""
+    level, local = component.level, zoomed_pixels(component.level.zoom_nside)
+    k, start = point // len(local), local[point % len(local)]
+    mode, _ = decoder.newton_ascent(component.natural_params[picture, k], start[:, None], level.zoom_nside)
+    return zoom.zoom_out(mode[:, 0], level.centers(component.cell_index[picture, k]), level.s)
+
+
+def _sample_cells_density(component, picture, k, uniform):
+    """Locations (m, 2) sampled from q_c of cell k (m,) of each of some pictures (m,), by uniform numbers (m, 3)."""
+    level, local = component.level, zoomed_pixels(component.level.zoom_nside)
+    pixel = pixels.sample(component.log_share[picture, k].exp(), uniform[:, :1].contiguous())[:, 0]
+    radius = 2 / math.sqrt(12) / level.zoom_nside * uniform[:, 1].double().sqrt()
+    angle = 2 * math.pi * uniform[:, 2].double()
+    lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, moved to the pixel
+    around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local[pixel], 1.0)
+    return zoom.zoom_out(around, level.centers(component.cell_index[picture, k]), level.s)

@@ -1,0 +1,121 @@
+"""From pictures or words to predictions: an encoder and a model.
+
+>>> pipeline = Pipeline.load("runs/quickstart")                              # doctest: +SKIP
+>>> pipeline.predict(["view.png"], top_k=5)[0].places                        # doctest: +SKIP
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from locdiff.data.encoders import Encoder, encoder_of
+from locdiff.data.encoding import embed_pictures
+from locdiff.errors import InputError
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.model.posterior import LocationPosterior
+from locdiff.sphere.coordinates import geographic_center
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Where one picture was taken, most probable locations first; degrees, km and km^2."""
+
+    places: list  # [lat, lon] of each of the most probable modes of the density
+    probabilities: list  # that the picture was taken in the basin of the mode
+    within: dict  # {k: (lat, lon, probability)}: the location with the most probability within k km of it
+    radius_50_km: float  # around the first location
+    radius_90_km: float
+    area_50_km2: float  # of the smallest region that holds 50 %
+    area_90_km2: float
+    samples: list  # [lat, lon] of locations sampled from the posterior
+    center: list  # the paper's prediction, the geographic center of the samples; NaN where there is none
+
+
+def summarize(
+    posterior: LocationPosterior, samples: int = 16, top_k: int = 1, seed: int = 0, first: int = 0
+) -> list[Prediction]:
+    """Return the Prediction of each picture of a posterior, with at most `top_k` locations and `samples` samples.
+
+    Samples follow from the seed and from a picture's position, `first` being that of the first. Zero makes none.
+    """
+    drawn = posterior.sample(samples, seed, first) if samples else torch.empty(len(posterior), 0, 2)
+    places, probability = posterior.modes(top_k)
+    centers, within = geographic_center(drawn), posterior.best_within()
+    radii, (_, areas) = posterior.credible_radius(places[:, 0]), posterior.credible_regions()
+    return [
+        Prediction(
+            places=places[i][probability[i] > 0].tolist(),
+            probabilities=probability[i][probability[i] > 0].tolist(),
+            within={k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()},
+            radius_50_km=radii[i, 0].item(),
+            radius_90_km=radii[i, 1].item(),
+            area_50_km2=areas[i, 0].item(),
+            area_90_km2=areas[i, 1].item(),
+            samples=drawn[i].tolist(),
+            center=centers[i].tolist(),
+        )
+        for i in range(len(posterior))
+    ]
+
+
+class Pipeline:
+    """A model and the encoder that its embeddings are by, which is made when a picture first needs it.
+
+    `weights` is the file of the encoder's weights, if the training embeddings were made from one.
+    """
+
+    def __init__(self, model: LocDiffusion, weights: str | None = None):
+        self.model, self.weights = model, weights
+
+    @classmethod
+    def load(cls, name: Path | str, device=None, weights: str | None = None, local_files_only: bool = False):
+        """Return the Pipeline of the model in a run folder, or of OWNER/NAME on the Hugging Face Hub.
+
+        Raises InputError if there is no such model.
+        """
+        return cls(LocDiffusion.load(name, device, local_files_only), weights)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model's encoder. Raises InputError if the program does not know it, or if its weights cannot be had."""
+        return encoder_of(self.model.config, self.weights, self.model.device)
+
+    def embed(self, pictures: Sequence[Path | str]) -> Tensor:
+        """Return the embeddings of picture files, (n, embed_dim). Raises InputError for a file that is no picture."""
+        return embed_pictures(pictures, self.encoder).view(-1, self.model.config.embed_dim)
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Return the embeddings of words, (n, embed_dim). Raises InputError if the encoder sees pictures only."""
+        if not hasattr(self.encoder, "encode_text"):
+            name = self.model.config.encoder
+            raise InputError(f"--text needs a model trained on CLIP embeddings; this one was trained on '{name}'")
+        return self.encoder.encode_text(texts)
+
+    def predict(
+        self, pictures: Sequence[Path | str] | Tensor | np.ndarray, samples: int = 16, top_k: int = 1, seed: int = 0
+    ) -> list[Prediction]:
+        """Return the Prediction of each picture: of picture files, or of embeddings (n, embed_dim).
+
+        See `summarize` for the options. Raises InputError for pictures or embeddings that cannot be used.
+        """
+        if isinstance(pictures, np.ndarray):
+            embeddings = torch.from_numpy(np.array(pictures))  # a copy: the array may be read-only
+        else:
+            embeddings = pictures if isinstance(pictures, Tensor) else self.embed(pictures)
+        return [one for _, chunk in self.stream(embeddings, samples, top_k, seed) for one in chunk]
+
+    def stream(
+        self, embeddings: Tensor, samples: int = 16, top_k: int = 1, seed: int = 0, first: int = 0
+    ) -> Iterator[tuple[LocationPosterior, list[Prediction]]]:
+        """Yield the posterior and the Predictions of as many pictures at a time as fit into the memory budget."""
+        for chunk in embeddings.split(self.model.posterior_batch_size):
+            posterior = self.model.posterior(chunk)
+            with torch.no_grad():
+                predictions = summarize(posterior, samples, top_k, seed, first)
+            first += len(chunk)
+            yield posterior, predictions

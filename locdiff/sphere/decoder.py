@@ -1,0 +1,231 @@
+"""From coefficients back to a place. Every decoder takes coeffs (..., D) and returns lat_lon (..., 2) and score (...).
+
+`mode_seeking` and `kl_decoder`, the paper's, choose among anchors. `exact_mode` and `best_within` are not limited to
+them: what they maximise is smooth, so they climb from the best pixel to the top.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.special import eval_legendre
+from torch.nn.functional import embedding_bag, normalize
+
+from locdiff.memory import batch_size
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_theta_phi, to_unit_vector
+from locdiff.sphere.healpix import healpix_anchors, healpix_transform
+from locdiff.sphere.shdd import encode, synthesis
+from locdiff.sphere.spherical_harmonics import real_spherical_harmonics, rotate
+
+NEWTON_STEPS = 12
+
+
+def mode_seeking(coeffs, anchors, rho_km):
+    """The anchor around which most of the mass of exp(F_e) lies within rho_km, and the log of that share (Eqs. 15, 17).
+
+    (..., D) x (N, 2) -> lat_lon (..., 2), score (...). rho_km = 0 takes the anchor of the largest F_e. The harmonics at
+    the anchors are kept where the memory budget allows it, else computed again in pieces.
+    """
+    if len(anchors) <= batch_size(16 * coeffs.shape[-1]):
+        basis = encode(anchors, math.isqrt(coeffs.shape[-1]) - 1).to(coeffs.dtype)
+        return mode_seek(lambda batch: synthesis(batch, basis), coeffs, anchors, neighborhoods(anchors, rho_km))
+    return mode_seek(lambda batch: synthesis_at(batch, anchors), coeffs, anchors, neighborhoods(anchors, rho_km))
+
+
+def synthesis_at(coeffs, lat_lon):
+    """F_e at any places, the dense product: (..., D) x (N, 2) -> (..., N). The harmonics never exist all at once."""
+    dimensions = coeffs.shape[-1]
+    values = coeffs.new_empty(*coeffs.shape[:-1], len(lat_lon))
+    size = batch_size(64 * dimensions)
+    for start in range(0, len(lat_lon), size):
+        basis = encode(lat_lon[start : start + size], math.isqrt(dimensions) - 1)
+        values[..., start : start + size] = synthesis(coeffs, basis.to(coeffs.dtype))
+    return values
+
+
+def mode_seek(evaluate_on_anchors, coeffs, anchors, neighborhoods):
+    """Mode seeking with any `evaluate_on_anchors`: (n, D) -> (n, N), in chunks; returns what `mode_seeking` returns."""
+    batch = coeffs.reshape(-1, coeffs.shape[-1])
+    best, score = batch.new_empty(len(batch), dtype=torch.long), batch.new_empty(len(batch))
+    size = batch_size(64 * len(anchors))
+    for start in range(0, len(batch), size):
+        chunk = slice(start, start + size)
+        share = torch.softmax(evaluate_on_anchors(batch[chunk]), dim=-1).T.contiguous()  # (N, n)
+        on_device = (tuple(part.to(share.device) for part in block) for block in neighborhoods)
+        mass = torch.cat([embedding_bag(members, share, starts, mode="sum") for members, starts in on_device])
+        score[chunk], best[chunk] = mass.max(dim=0)
+    lead = coeffs.shape[:-1]
+    return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.log().reshape(lead))
+
+
+def neighborhoods(anchors, rho_km, pairs=2**22):
+    """The anchors within rho_km of each of the N anchors, itself always among them.
+
+    A list of (members, starts), one for every so many anchors as have about `pairs` neighbours together: the indices of
+    all of these, and where in them each anchor's begin. All pairs are kept, 4 bytes each.
+    """
+    chord = 2 * math.sin(min(rho_km / EARTH_RADIUS_KM, math.pi) / 2)
+    block = max(1, int(pairs / (1 + len(anchors) * chord**2 / 4)))
+    xyz = to_unit_vector(anchors.double().cpu()).numpy()
+    tree, blocks = cKDTree(xyz), []
+    for start in range(0, len(xyz), block):
+        own = np.arange(len(xyz[start : start + block]))
+        pairs = cKDTree(xyz[start : start + block]).sparse_distance_matrix(tree, chord, output_type="ndarray")
+        near = pairs[pairs["i"] + start != pairs["j"]]
+        owner = np.concatenate([own, near["i"]])
+        order = np.argsort(owner, kind="stable")
+        members = np.concatenate([own + start, near["j"]])[order]
+        starts = np.searchsorted(owner[order], own)
+        blocks.append(tuple(torch.from_numpy(part.astype(np.int32)).to(anchors.device) for part in (members, starts)))
+    return blocks
+
+
+def kl_decoder(coeffs, anchors):
+    """The anchor whose density p is nearest to q_e, arg min KL(q_e || p), and minus that divergence (Eq. 14).
+
+    Both integrals run over the anchors too. (..., D) x (N, 2) -> lat_lon (..., 2), score (...). As KL(q_e || p) is
+    sum q log q - <E_q[Y], PE> + log Z(PE), all N divergences of one e cost one product of N x D. It keeps the harmonics
+    at all anchors, and log Z costs N x N x D once.
+    """
+    basis = encode(anchors, math.isqrt(coeffs.shape[-1]) - 1).to(coeffs.dtype)
+    batch = coeffs.reshape(-1, coeffs.shape[-1])
+    best, score = batch.new_empty(len(batch), dtype=torch.long), batch.new_empty(len(batch))
+    size = batch_size(64 * len(anchors))
+    log_z = torch.cat([torch.logsumexp(synthesis(b, basis), dim=-1) for b in basis.split(size)])
+    for start in range(0, len(batch), size):
+        log_q = torch.log_softmax(synthesis(batch[start : start + size], basis), dim=-1)
+        entropy = -(log_q.exp() * log_q).sum(dim=-1, keepdim=True)
+        gain = entropy + synthesis(log_q.exp() @ basis, basis) - log_z
+        score[start : start + size], best[start : start + size] = gain.max(dim=-1)
+    lead = coeffs.shape[:-1]
+    return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.reshape(lead))
+
+
+def exact_mode(coeffs, nside=None):
+    """The place of the largest F_e on the whole sphere, and that F_e. (..., D) -> lat_lon (..., 2), score (...).
+
+    Newton's method from the best of the HEALPix pixels of `nside` (default l_max + 1, a quarter of the width of a
+    peak): the score is never below that pixel's. Peaks that differ by less than about 7 % may be taken for each other.
+    """
+    l_max = math.isqrt(coeffs.shape[-1]) - 1
+    nside = nside or l_max + 1
+    transform = healpix_transform(l_max, nside, coeffs.dtype, coeffs.device)
+    anchors = healpix_anchors(nside, device=coeffs.device)
+    batch, places, scores = coeffs.reshape(-1, coeffs.shape[-1]), [], []
+    batch = torch.where(torch.isfinite(batch).all(dim=-1, keepdim=True), batch, 0)  # such become NaN in the end
+    for chunk in batch.split(batch_size(16 * max(10 * coeffs.shape[-1], len(anchors)))):
+        place, score = newton_ascent(chunk, anchors[transform.synthesis(chunk).argmax(dim=-1)][:, None], nside)
+        places.append(place)
+        scores.append(score)
+    lead = coeffs.shape[:-1]
+    if not places:
+        return coeffs.new_empty(*lead, 2), coeffs.new_empty(lead)
+    lat_lon = torch.cat(places).to(coeffs.dtype)
+    lat_lon[..., 1] = torch.where(lat_lon[..., 1] >= 180, -180, lat_lon[..., 1])  # rounded up
+    return _or_nan(coeffs, lat_lon.view(*lead, 2), torch.cat(scores).to(coeffs.dtype).view(lead))
+
+
+def _or_nan(coeffs, lat_lon, score):
+    """NaN for coefficients that are not finite: a failed prediction is no place."""
+    failed = ~torch.isfinite(coeffs).all(dim=-1)
+    return lat_lon.masked_fill(failed[..., None], torch.nan), score.masked_fill(failed, torch.nan)
+
+
+def newton_ascent(coeffs, lat_lon, nside):
+    """Newton's method on the sphere: from each of the places (n, k, 2) to the nearest maximum of F_e, e (n, D).
+
+    Returns places (n, k, 2) and F_e there (n, k), in float64. Derivatives are taken along rotations (`rotate`), which
+    know no poles. No step is longer than one pixel of `nside`; where the surface is not concave the step follows the
+    gradient, where F_e would fall it is shortened, and a place that strays over two pixels is returned as it came.
+    """
+    l_max, pixel = math.isqrt(coeffs.shape[-1]) - 1, math.sqrt(math.pi / 3) / nside
+    start = trial = best = to_unit_vector(lat_lon.double())
+    height = torch.full(lat_lon.shape[:-1], -torch.inf, dtype=torch.float64, device=coeffs.device)
+    scale = coeffs.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(coeffs.dtype).tiny)
+    step, derivatives = torch.zeros_like(start), _derivatives(coeffs / scale)
+    for _ in range(NEWTON_STEPS):
+        harmonics = real_spherical_harmonics(*to_theta_phi(from_unit_vector(trial)), l_max)
+        value = torch.einsum("nd,nkd->nk", coeffs.double(), harmonics)
+        better = value > height
+        height, best = torch.where(better, value, height), torch.where(better[..., None], trial, best)
+        slopes = torch.einsum("fnd,nkd->nkf", derivatives, harmonics.to(coeffs.dtype)).double()
+        newton = _newton_step(trial, slopes[..., :3], slopes[..., _PAIRS + 3], pixel)
+        step = torch.where(better[..., None], newton, step / 4)
+        angle = step.norm(dim=-1, keepdim=True)
+        if not (angle > 1e-9).any():  # 6 mm
+            break
+        direction = torch.linalg.cross(step / angle.clamp(min=1e-300), best, dim=-1)
+        trial = normalize(angle.cos() * best + angle.sin() * direction, dim=-1)
+    strayed = (best - start).norm(dim=-1) > 2 * pixel
+    height = torch.where(strayed, torch.einsum("nd,nkd->nk", coeffs.double(), encode(lat_lon.double(), l_max)), height)
+    return torch.where(strayed[..., None], lat_lon.double(), from_unit_vector(best)), height
+
+
+_PAIRS = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])  # where a symmetric 3 x 3 matrix finds its six entries
+
+
+def _derivatives(coeffs):
+    """Coefficients of the first (3) and second (6) derivatives of F_e along rotations: (n, D) -> (9, n, D)."""
+    derivatives = coeffs.new_zeros(9, *coeffs.shape)
+    derivatives[:3] = -rotate(coeffs)
+    for i in range(3):
+        for j, second in enumerate(rotate(derivatives[i])):
+            derivatives[3 + _PAIRS[i, j]] -= second / (1 if i == j else 2)  # the mean of both orders
+    return derivatives
+
+
+def _newton_step(xyz, slope, curvature, longest):
+    """The rotation vector, at right angles to xyz (..., 3), towards the maximum: |curvature|^-1 slope, not too long."""
+    axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
+    first = normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
+    tangents = torch.stack([first, torch.linalg.cross(xyz, first, dim=-1)], dim=-1)  # (..., 3, 2)
+    bend, rise = tangents.mT @ curvature @ tangents, tangents.mT @ slope[..., None]
+    mean = (bend[..., 0, 0] + bend[..., 1, 1]) / 2
+    spread = torch.hypot((bend[..., 0, 0] - bend[..., 1, 1]) / 2, bend[..., 0, 1])  # eigenvalues are mean +- spread
+    eigenvalues = torch.stack([mean + spread, mean - spread]).abs()
+    above, below = 1 / torch.maximum(eigenvalues, eigenvalues.amax(dim=0) * 1e-6 + 1e-300)
+    tilt = (above - below) / (2 * spread).clamp(min=1e-300)
+    deviation = bend - mean[..., None, None] * torch.eye(2, dtype=bend.dtype, device=bend.device)
+    inverse_times_rise = ((above + below) / 2)[..., None, None] * rise + tilt[..., None, None] * (deviation @ rise)
+    step = (tangents @ inverse_times_rise)[..., 0]
+    return step * (longest / step.norm(dim=-1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
+
+
+def best_within(coeffs, rho_km, nside=None, top=None):
+    """The place with the most mass within rho_km of it, and that mass: the prediction most often right at rho_km.
+
+    `coeffs` (..., D) are those of a density, per steradian, such as the mean of samples, or `shdd.mean_parameters`:
+    -> lat_lon (..., 2), score (...) in [0, 1].
+
+    A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
+    its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
+    one; and where the cap around the top of the density holds the most mass but for 2 %, the top is taken. A caller
+    that asks for several radii can give that `top`, the exact mode of `coeffs`.
+    """
+    if not rho_km > 0:
+        raise ValueError(f"rho_km must be above zero, got {rho_km}")
+    l_max = math.isqrt(coeffs.shape[-1]) - 1
+    mass, degree = cap_mass(coeffs, rho_km), np.arange(l_max + 1)
+    if rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1):
+        mass = mass * torch.from_numpy(np.repeat(np.sinc(degree / (l_max + 1)), 2 * degree + 1)).to(mass)
+    best, most = exact_mode(mass, nside)
+    top = exact_mode(coeffs, nside)[0] if top is None else top
+    around_top = (mass * encode(torch.nan_to_num(top), l_max)).sum(dim=-1).clamp(0, 1)
+    most = most.clamp(0, 1)
+    take_top = around_top > 0.98 * most
+    return torch.where(take_top[..., None], top, best), torch.where(take_top, around_top, most)
+
+
+def cap_mass(coeffs, rho_km):
+    """Coefficients of the mass within rho_km of every place, for those of a density (..., D): they are multiplied by
+
+    b_0 = 2 pi (1 - cos rho), b_l = 2 pi (P_{l-1}(cos rho) - P_{l+1}(cos rho)) / (2l + 1)   (Funk and Hecke).
+    """
+    l_max = math.isqrt(coeffs.shape[-1]) - 1
+    rho = min(rho_km / EARTH_RADIUS_KM, math.pi)
+    degree = np.arange(l_max + 1)
+    lower = np.where(degree == 0, 1.0, eval_legendre(degree - 1.0 * (degree > 0), math.cos(rho)))
+    b = 2 * np.pi * (lower - eval_legendre(degree + 1.0, math.cos(rho))) / (2 * degree + 1)
+    b[0] = 4 * np.pi * math.sin(rho / 2) ** 2
+    return coeffs * torch.from_numpy(np.repeat(b, 2 * degree + 1)).to(coeffs)

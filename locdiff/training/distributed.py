@@ -1,0 +1,67 @@
+"""Devices, the processes that torchrun starts, and the signals that stop them."""
+
+import contextlib
+import os
+import signal
+import threading
+
+import torch
+from torch import distributed
+
+from locdiff.errors import InputError
+
+
+def pick_device(name=None):
+    """The torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+    return torch.device(name)
+
+
+def rank_and_world_size():
+    """This process's number among those that torchrun started, and how many there are; (0, 1) without torchrun."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+@contextlib.contextmanager
+def process_group(name=None, backend=None):
+    """Join the processes that torchrun, or what sets its variables, started, if any; yields this one's `pick_device`.
+
+    Nothing may hold the process group afterwards: its threads would outlive it, and abort the process as it ends.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield pick_device(name)
+        return
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    from torch.distributed.nn import functional  # noqa: F401  before there is a group, which it would keep for ever
+
+    distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"))
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def deferred_signals():
+    """Within it Ctrl-C and SIGTERM only put their number into the list it yields, to be looked at between steps."""
+    stop = [0]
+
+    def ask(number, _):
+        stop[0] = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 
 from locdiff.files import versions
 
+sys.path.append(str(Path(__file__).parents[1]))  # reference/ is not installed
+
 
 def options(description, add=lambda parser: None):
-    """The command line that every benchmark has, and what `add` adds to the parser."""
+    """Parse the command line that every benchmark has, and what `add` adds to the parser."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="threads of the CPU (default: torch's choice)")
@@ -26,7 +29,7 @@ def options(description, add=lambda parser: None):
 
 
 def seconds(contenders, device="cpu", rounds=5):
-    """The best time of each function of {name: function}, all called in turn, `rounds` times after a first."""
+    """Return the best time of each function of {name: function}, all called in turn, `rounds` times after a first."""
     best = dict.fromkeys(contenders, float("inf"))
     for round in range(rounds + 1):
         for name, function in contenders.items():

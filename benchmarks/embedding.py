@@ -20,14 +20,14 @@ from common import options, report
 from PIL import Image
 from safetensors.torch import save_file
 
-from locdiff.data.encoders import ClipEncoder, ClipSettings
+from locdiff.data.encoders import OpenClipEncoder
 from locdiff.data.encoding import embed
 
 BATCH, ROUNDS = 32, 3
 
 
 def make(folder, n):
-    """n jpeg files of 640 x 480, smooth with some noise, as photographs are."""
+    """Write n jpeg files of 640 x 480, smooth with some noise, as photographs are."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(n):
@@ -46,7 +46,7 @@ def main():
         folder = Path(folder)
         make(folder / "pictures", arguments.pictures)
         save_file(open_clip.create_model(arguments.model).state_dict(), folder / "random.safetensors")
-        encoder = ClipEncoder(ClipSettings(arguments.model, str(folder / "random.safetensors")), arguments.device)
+        encoder = OpenClipEncoder(arguments.model, str(folder / "random.safetensors"), arguments.device)
         with Image.open(folder / "pictures" / "0.jpg") as picture:
             batch = torch.stack([encoder.prepare(picture)] * BATCH)
         encoder.encode(batch)

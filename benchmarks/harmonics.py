@@ -18,7 +18,7 @@ POINTS, CHECKED, SCIPY_POINTS = 49_152, 2_000, 2_048
 
 
 def scipys(theta, phi, l_max):
-    """(D, n) real harmonics from scipy's complex ones, which carry the Condon-Shortley phase."""
+    """Return (D, n) real harmonics from scipy's complex ones, which carry the Condon-Shortley phase."""
     complex_ones = sph_harm_y_all(l_max, l_max, theta, phi)
     rows = []
     for l in range(l_max + 1):
@@ -29,7 +29,7 @@ def scipys(theta, phi, l_max):
 
 
 def contenders(l_max, theta, phi, xyz):
-    """{name: function that gives (n, D)} on the given float64 points."""
+    """Return {name: function that gives (n, D)} on the given float64 points."""
     found = {}
     for dtype in (torch.float32, torch.float64):
         name, angles, vectors = str(dtype).removeprefix("torch."), (theta.to(dtype), phi.to(dtype)), xyz.to(dtype)
@@ -54,7 +54,7 @@ def contenders(l_max, theta, phi, xyz):
 
 
 def errors_by_degree(values, exact, l_max):
-    """The largest error of each degree, (l_max + 1); infinite where the values are not finite."""
+    """Return the largest error of each degree, (l_max + 1); infinite where the values are not finite."""
     error = np.abs(np.nan_to_num(values.double().cpu().numpy(), nan=np.inf, posinf=np.inf, neginf=np.inf) - exact)
     return np.array([error[:, l * l : (l + 1) ** 2].max() for l in range(l_max + 1)])
 

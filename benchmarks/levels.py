@@ -2,12 +2,11 @@
 
   python benchmarks/levels.py runs/zoom                  three minutes on 2 cores; --device cuda for a GPU
 
-Accuracy: the top of the most probable hill of each of --pictures held-out pictures, and the mean log density at the
-true place, in nats over the uniform density. Time: per picture, from its embedding, of the density on the pixels of
-level 0, of this with its top, and of all that `predict` gives; every round has other pictures.
+Accuracy: the most probable mode of each of --pictures held-out pictures, and the mean log density at the true place, in
+nats over the uniform density. Time: per picture, from its embedding, of the density on the pixels of level 0, of this
+with its mode, and of all that `predict` gives; every round has other pictures.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -15,7 +14,10 @@ import torch
 from common import options, report, seconds
 
 from locdiff.evaluation import metrics
+from locdiff.model.config import ModelConfig
 from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.options import flatten, nest
+from locdiff.pipeline import Pipeline
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.training.distributed import pick_device
 from locdiff.training.settings import load_data, read_settings
@@ -24,35 +26,38 @@ SHOWN_KM = (1, 5, 25, 200, 750, 2500)
 
 
 def first_levels(model, n):
-    """The model without its levels from n on."""
-    config = dataclasses.replace(model.config, levels=n, zoom_cells=model.config.zoom_cells[: n - 1])
-    cut, state = LocDiffusion(config), model.state_dict()
+    """Return the model without its levels from n on."""
+    changes = {"levels": n, "cells": model.config.refinement.cells[: n - 1]}
+    cut, state = LocDiffusion(nest(ModelConfig, flatten(model.config) | changes)), model.state_dict()
     cut.load_state_dict({name: state[name] for name in cut.state_dict()})
-    return cut.to(model.alpha_bar.device).eval()
+    return cut.to(model.device).eval()
 
 
 def accuracy(model, embeddings, truth):
-    tops, gain = [], []
-    for e, place in zip(embeddings.split(model.posterior_batch_size), truth.split(model.posterior_batch_size), strict=True):
-        answer = model.posterior(e)
-        tops.append(posterior.modes()[0][:, 0])
-        gain.append(posterior.log_likelihood(place).double() + math.log(4 * math.pi))
-    distance = great_circle_km(torch.cat(tops), truth)
+    """Return how many modes are right within each distance, their median error, and the gain in nats."""
+    modes, gain, size = [], [], model.posterior_batch_size
+    for e, place in zip(embeddings.split(size), truth.split(size), strict=True):
+        posterior = model.posterior(e)
+        modes.append(posterior.modes()[0][:, 0])
+        gain.append(posterior.log_prob(place).double() + math.log(4 * math.pi))
+    distance = great_circle_km(torch.cat(modes), truth)
     within = {f"{k} km": 100 * (distance <= k).double().mean().item() for k in SHOWN_KM}
     return within | {
-        "median km": metrics.score(torch.cat(tops), truth)["median_km"],
+        "median km": metrics.score(torch.cat(modes), truth)["median_km"],
         "nats": torch.cat(gain).mean().item(),
     }
 
 
 def times(models, embeddings, device, batch, turn, rounds=3):
-    """Rows: milliseconds a picture, `batch` pictures at a time, and how many times those of level 0 alone.
+    """Return rows: milliseconds a picture, `batch` pictures at a time, and how many times those of level 0 alone.
 
-    `turn` counts, for each model, the pictures it has seen: each round takes new ones."""
+    `turn` counts, for each model, the pictures it has seen: each round takes new ones.
+    """
     work = {
-        "density": lambda model, e: model.density(e), "density and top": lambda model, e: model.posterior(e).modes(),
-        "predict": lambda model, e: model.predict(e),
-    }  # fmt: skip
+        "density": lambda model, e: model.posterior(e).pixel_probs,
+        "density and mode": lambda model, e: model.posterior(e).modes(),
+        "predict": lambda model, e: Pipeline(model).predict(e),
+    }
     rows, count = [], min(max(batch, 20), len(embeddings))
     for name, function in work.items():
 

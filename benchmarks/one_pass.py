@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from locdiff.model.config import ModelConfig
 from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.options import nest
 
 GALLERY, WIDTH = 100_000, 512
 
@@ -25,9 +26,9 @@ def main():
     head = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.ReLU(), torch.nn.Linear(768, WIDTH))
     head = head.to(arguments.device)
     for l_max in (23, 47):
-        model = LocDiffusion(ModelConfig(l_max=l_max, decoder_nside=64)).to(arguments.device).eval()
-        noise = torch.randn(model.config.dimensions, device=arguments.device)
-        t = torch.tensor(model.config.noise_levels, device=arguments.device)
+        model = LocDiffusion(nest(ModelConfig, {"l_max": l_max, "decoder_nside": 64})).to(arguments.device).eval()
+        noise = torch.randn(model.config.network.dimensions, device=arguments.device)
+        t = torch.tensor(model.config.diffusion.noise_levels, device=arguments.device)
 
         @torch.no_grad()
         def one_pass(e, model=model, noise=noise, t=t):

@@ -29,7 +29,7 @@ WIDTH, STEPS, CHUNK = 768, 60, 100_000
 
 
 def make(folder, n):
-    """An embeddings folder of n made-up pictures."""
+    """Write an embeddings folder of n made-up pictures."""
     rng = np.random.default_rng(0)
     embeddings = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (n, WIDTH))
     block = rng.standard_normal((CHUNK, WIDTH), dtype=np.float32).astype(np.float16)
@@ -77,7 +77,7 @@ def remember(path):
 
 
 def median_ms(function):
-    """The median time of function(0), function(1), ..."""
+    """Return the median time of function(0), function(1), ..."""
     times = []
     for step in range(STEPS):
         start = time.perf_counter()

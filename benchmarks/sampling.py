@@ -8,7 +8,7 @@ at a time; retrieval is over a gallery of 100,000 vectors of 512 numbers; PLONK 
 einops torchdiffeq) is its small network with random weights and its own default of 250 steps.
 """
 
-import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,31 +16,33 @@ from common import options, report, seconds
 from torch.nn.functional import normalize
 
 from locdiff.evaluation import metrics, summaries
+from locdiff.model.diffusion import DDIM, DPMSolver
 from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.options import flatten
 from locdiff.training.distributed import pick_device
 from locdiff.training.settings import load_data, read_settings
 
 STEPS = (100, 50, 25, 10, 5, 2, 1)
-SOLVERS = {"DDIM, eta = 1": ("ddim", 1.0), "DDIM, eta = 0": ("ddim", 0.0), "DPM-Solver++(2M)": ("dpm++", 0.0)}
+SAMPLERS = {"DDIM, eta = 1": DDIM, "DDIM, eta = 0": partial(DDIM, 0.0), "DPM-Solver++(2M)": DPMSolver}
 GALLERY, WIDTH = 100_000, 512
 
 
 def accuracy(model, embeddings, truth, samples):
-    """Rows: hits of one sample and of the medoid of all, and their differences from those of DDPM with all levels."""
+    """Return rows: hits of one sample and of the medoid of all, and their differences from those of DDPM with all
+    levels."""
     rows, base = [], None
     for steps in STEPS:
-        for name, (solver, eta) in SOLVERS.items():
-            if (steps == 1 and name != "DDIM, eta = 1") or steps > model.config.noise_levels:
+        for name, sampler in SAMPLERS.items():
+            if (steps == 1 and name != "DDIM, eta = 1") or steps > model.config.diffusion.noise_levels:
                 continue  # one step is the same for all
-            coeffs = model.sample(embeddings, samples, steps, eta, solver=solver)
-            places = model.decode(coeffs)
+            places = model.sample(embeddings, samples, steps=steps, sampler=sampler)
             one = metrics.hits(places.flatten(0, 1), truth.repeat_interleave(samples, 0))
             hits = {
                 "one sample": one.view(len(truth), samples, -1).double().mean(dim=1),
                 f"medoid of {samples}": metrics.hits(summaries.medoid(places), truth).double(),
             }
             base = base or hits
-            row = {"steps": steps, "solver": name}
+            row = {"steps": steps, "sampler": name}
             for kind, values in hits.items():
                 low, high = metrics.bootstrap(100 * (values - base[kind]).numpy())
                 mean = 100 * values.mean(dim=0)
@@ -55,7 +57,7 @@ def accuracy(model, embeddings, truth, samples):
 
 
 def plonk(device):
-    """A function that samples a place for each of n embeddings with PLONK's small network, or None without PLONK."""
+    """Return a function that samples a place for each of n embeddings with PLONK's small network, None without it."""
     try:
         from plonk.models.networks.mlp import GeoAdaLNMLP
         from plonk.models.samplers.riemannian_flow_sampler import riemannian_flow_sampler
@@ -75,7 +77,7 @@ def plonk(device):
 
 
 def times(model, embeddings, device):
-    """Rows: milliseconds a picture of every way from embeddings to one place each."""
+    """Return rows: milliseconds a picture of every way from embeddings to one place each."""
     gallery = normalize(torch.randn(GALLERY, WIDTH), dim=-1).to(device)
     head = torch.nn.Sequential(torch.nn.Linear(embeddings.shape[1], 768), torch.nn.ReLU(), torch.nn.Linear(768, WIDTH))
     head = head.to(device)
@@ -84,15 +86,13 @@ def times(model, embeddings, device):
     def retrieval(e):
         return (normalize(head(e), dim=-1) @ gallery.T).argmax(dim=-1)
 
-    default = model.config.sample_steps
+    default, levels = model.config.sample_steps, model.config.diffusion.noise_levels
     ways = {
         "retrieval over 100,000": retrieval,
-        "one-pass density, its densest pixel": lambda e: model.density(e).argmax(dim=-1),
+        "one-pass density, its densest pixel": lambda e: model.posterior(e).pixel_probs.argmax(dim=-1),
         f"one sample, {default} step (the default)": lambda e: model.sample(e, 1),
-        "one sample, 10 steps": lambda e: model.sample(e, 1, 10),
-        f"one sample, DDPM of {model.config.noise_levels} steps": lambda e: model.sample(
-            e, 1, model.config.noise_levels
-        ),
+        "one sample, 10 steps": lambda e: model.sample(e, 1, steps=10),
+        f"one sample, DDPM of {levels} steps": lambda e: model.sample(e, 1, steps=levels),
         "one sample by PLONK, 250 steps": plonk(device),
     }
     rows = []
@@ -118,7 +118,7 @@ def main():
     model = LocDiffusion.load(arguments.run, device)
     _, test = load_data(read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
-    settings = {key: str(value) for key, value in dataclasses.asdict(model.config).items()}
+    settings = {key: str(value) for key, value in flatten(model.config).items()}
     torch.manual_seed(0)
     report("sampling_times", times(model, embeddings, device), arguments)
     report("sampling", accuracy(model, embeddings, truth, arguments.samples), arguments, str(settings))

@@ -26,7 +26,8 @@ from common import options, report
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from locdiff.sphere import shdd, spherical_harmonics
+from locdiff.model import objectives
+from locdiff.sphere import shdd
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "paper_figures"))
 from table_5 import make_trainer, peak_mb
@@ -39,7 +40,7 @@ PIECE = 16  # pictures at a time in the straightforward step
 
 @cache
 def polynomial(l, m):
-    """Eq. 20: powers of cos theta and their weights in the associated Legendre function of degree l and order m."""
+    """Return the powers of cos theta in the Legendre function of degree l and order m, and their weights (Eq. 20)."""
     k = torch.arange((l - m) // 2 + 1, dtype=torch.float64)
     logs = torch.lgamma(2 * l - 2 * k + 1) - torch.lgamma(k + 1) - torch.lgamma(l - k + 1)
     logs = logs - torch.lgamma(l - m - 2 * k + 1) - l * math.log(2)
@@ -48,7 +49,7 @@ def polynomial(l, m):
 
 
 def explicit_harmonics(theta, phi, l_max):
-    """Y_lm by Eq. 20, term by term; (...) -> (..., D)."""
+    """Return Y_lm by Eq. 20, term by term: (...) -> (..., D)."""
     theta, phi = theta.double(), phi.double()
     powers = torch.cos(theta)[..., None] ** torch.arange(l_max + 1, device=theta.device)
     columns = []
@@ -60,8 +61,8 @@ def explicit_harmonics(theta, phi, l_max):
     return torch.stack(columns, dim=-1)
 
 
-def evaluate_by_products(coeffs, basis):
-    """F_e as the sum over an array (pictures, anchors, D)."""
+def synthesis_by_products(coeffs, basis):
+    """Return F_e as the sum over an array (pictures, anchors, D)."""
     return torch.cat([(piece[:, None] * basis).sum(dim=-1) for piece in coeffs.split(PIECE)])
 
 
@@ -70,9 +71,9 @@ def measure(l_max, way, steps, device):
     make_trainer(1, "paper", 4, device).training_step()
     before = peak_mb(device)
     if way in ("explicit", "straightforward"):
-        spherical_harmonics.real_spherical_harmonics = shdd.real_spherical_harmonics = explicit_harmonics
+        objectives.real_spherical_harmonics = shdd.real_spherical_harmonics = explicit_harmonics
     if way == "straightforward":
-        shdd.synthesis = evaluate_by_products
+        shdd.synthesis = synthesis_by_products
     trainer = make_trainer(l_max, "paper", 512, device)
     trainer.model.bf16 = way == "ours, bf16"
     trainer.training_step()
@@ -89,7 +90,7 @@ def measure(l_max, way, steps, device):
 
 
 def matmul_rate(device, dtype=torch.float32, rounds=20):
-    """The most floating-point operations a second of a product (512 x d) (d x d)."""
+    """Return the most floating-point operations a second of a product (512 x d) (d x d)."""
     best = 0.0
     for d in (512, 1024, 2048):
         a, b = (torch.randn(rows, d, dtype=dtype, device=device) for rows in (512, d))
@@ -105,6 +106,7 @@ def matmul_rate(device, dtype=torch.float32, rounds=20):
 
 
 def show_profile(l_max, device):
+    """Print where the time of three steps goes."""
     trainer = make_trainer(l_max, "paper", 512, device)
     trainer.training_step()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -113,6 +115,36 @@ def show_profile(l_max, device):
             trainer.training_step()
     order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
     print(record.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=40))
+
+
+def in_its_own_process(l_max, way, arguments):
+    """Return what `measure` prints, run in a process of its own."""
+    steps = 2 if way == "straightforward" else arguments.steps
+    command = [sys.executable, __file__, "--one", str(l_max), way, "--steps", str(steps), "--device", arguments.device]
+    if arguments.threads:
+        command += ["--threads", str(arguments.threads)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def compare(arguments, device):
+    """Return the rows of the table, and the rate of the fastest product."""
+    rows, rate = [], 0.0
+    for l_max in arguments.degrees:
+        floor, own = None, None
+        for way in WAYS:
+            rate = matmul_rate(device)
+            seconds, memory, added, parameters, operations = in_its_own_process(l_max, way, arguments)
+            if way == "ours":
+                floor, own = operations / rate, seconds
+            rows.append({
+                "l_max": l_max, "step": way, "ms": 1e3 * seconds, "/ ours": seconds / own,
+                "floor, ms": 1e3 * floor, "/ floor": seconds / floor, "peak, MB": round(memory),
+                "of it the step's": round(added),
+                "1,500 steps, s": 1500 * seconds, "paper's GPU / this": TABLE_5.get(l_max, math.nan) / (1500 * seconds),
+                "million parameters": parameters / 1e6,
+            })  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows, rate
 
 
 def main():
@@ -127,34 +159,12 @@ def main():
     arguments = options(__doc__, add)
     device = torch.device(arguments.device)
     if arguments.one:
-        return measure(int(arguments.one[0]), arguments.one[1], arguments.steps, device)
-    if arguments.profile is not None:
-        return show_profile(arguments.profile, device)
-    rows = []
-    for l_max in arguments.degrees:
-        floor, own = None, None
-        for way in WAYS:
-            steps = 2 if way == "straightforward" else arguments.steps
-            command = [sys.executable, __file__, "--one", str(l_max), way, "--steps", str(steps)]
-            command += [
-                "--device",
-                arguments.device,
-                *(["--threads", str(arguments.threads)] if arguments.threads else []),
-            ]
-            rate = matmul_rate(device)
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            seconds, memory, added, parameters, operations = json.loads(output)
-            if way == "ours":
-                floor, own = operations / rate, seconds
-            rows.append({
-                "l_max": l_max, "step": way, "ms": 1e3 * seconds, "/ ours": seconds / own,
-                "floor, ms": 1e3 * floor, "/ floor": seconds / floor, "peak, MB": round(memory),
-                "of it the step's": round(added),
-                "1,500 steps, s": 1500 * seconds, "paper's GPU / this": TABLE_5.get(l_max, math.nan) / (1500 * seconds),
-                "million parameters": parameters / 1e6,
-            })  # fmt: skip
-            print(rows[-1], flush=True)
-    report("step", rows, arguments, f"matrix products at {rate / 1e9:.0f} GFLOP/s in float32")
+        measure(int(arguments.one[0]), arguments.one[1], arguments.steps, device)
+    elif arguments.profile is not None:
+        show_profile(arguments.profile, device)
+    else:
+        rows, rate = compare(arguments, device)
+        report("step", rows, arguments, f"matrix products at {rate / 1e9:.0f} GFLOP/s in float32")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main():
             {
                 "ours": lambda t=transform, c=coeffs: t.synthesis(c),
                 "dense": lambda c=coeffs, b=basis: shdd.synthesis(c, b),
-                "dense with harmonics": lambda c=coeffs, p=part: decoder.evaluate_at(c, p),
+                "dense with harmonics": lambda c=coeffs, p=part: decoder.synthesis_at(c, p),
                 "alm2map": lambda a=alm, n=nside: healpy.alm2map(a, n, lmax=L_MAX),
             },
             arguments.device,

@@ -13,6 +13,7 @@ import math
 import statistics
 
 import common
+import torch
 from torch import nn
 
 from locdiff.data import blue_marble
@@ -20,19 +21,18 @@ from locdiff.data.embeddings import train_and_test
 from locdiff.evaluation import metrics
 from locdiff.evaluation.summaries import calibration
 from locdiff.model.locdiffusion import LocDiffusion
-from locdiff.sphere import pixels
 from locdiff.training.distributed import pick_device
 from locdiff.training.settings import infer_data_fields, resolve
 from locdiff.training.trainer import Trainer
 
 
 class Variant(LocDiffusion):
-    """A LocDiffusion whose network sees x_t where dimensions x signal-to-noise ratio exceeds `readable`, if given;
-    which with squared error predicts `target`; and in which, with `residual`, a linear shortcut by-passes blocks."""
+    """A LocDiffusion which with squared error predicts `target`, and in which, with `residual`, a linear shortcut
+    by-passes blocks."""
 
-    def __init__(self, config, readable=None, target="x0", residual=False):
+    def __init__(self, config, target="x0", residual=False):
         super().__init__(config)
-        self.input_gate_snr, self.target = self.input_gate_snr if readable is None else readable, target
+        self.target = target
         if residual:
             self.network.down = nn.ModuleList(Residual(block) for block in self.network.down)
             self.network.up = nn.ModuleList(Residual(block) for block in self.network.up)
@@ -69,8 +69,8 @@ VARIANTS = {  # settings of the run, and what makes the Variant
     "L2 of the noise": (L2, {"target": "noise"}),
     "SHDD-KL": (KL, {}),
     "SHDD-KL, temperature 4": (KL | {"temperature": 4.0}, {}),
-    "x_t unseen": ({}, {"readable": math.inf}),
-    "x_t seen throughout": ({}, {"readable": 1e-6}),
+    "x_t unseen": ({"input_gate_snr": math.inf}, {}),
+    "x_t seen throughout": ({"input_gate_snr": 1e-6}, {}),
     "no pure noise": ({"p_pure_noise": 0.0}, {}),
     "half at pure noise": ({"p_pure_noise": 0.5}, {}),
     "whiten-0": ({"whiten": 0.0}, {}),
@@ -90,33 +90,33 @@ VARIANTS = {  # settings of the run, and what makes the Variant
 
 
 def trainer(name, steps, seed, data, device):
+    """Return a Trainer of the variant of that name."""
     overrides, options = VARIANTS[name]
     settings = infer_data_fields(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
     return Trainer(settings, data, device, functools.partial(Variant, **options))
 
 
 def measure(one, test, seed):
-    """Train to the end and score: a row of the table."""
+    """Train to the end and score; return a row of the table."""
     for _ in range(one.steps):
         one.training_step()
-    model = one.averaged_model()
-    embeddings, truth = test.batch(range(len(test)))
-    coeffs = model.one_pass(embeddings)
-    shares = model.to_density(coeffs)
-    tops = model.modes(coeffs, shares)[0][:, 0]
-    samples = model.decode(model.sample(embeddings, 1, seed=seed))[:, 0]
-    worth = calibration(shares, model.log_likelihood(coeffs, shares, truth), truth).double().mean(dim=0)
-    mass = pixels.mass_within(shares, model.anchors, truth).double().mean(dim=0)
-    top, sample = (metrics.hits(places, truth).double().mean(dim=0) for places in (tops, samples))
+    model, parts = one.averaged_model(), []
+    for start in range(0, len(test), model.posterior_batch_size):
+        embeddings, truth = test.batch(range(start, min(start + model.posterior_batch_size, len(test))))
+        posterior = model.posterior(embeddings)
+        mode, sample = posterior.modes()[0][:, 0], posterior.sample(1, seed, start)[:, 0]
+        hits = metrics.hits(mode, truth), metrics.hits(sample, truth)
+        parts.append((*hits, posterior.mass_within(truth), calibration(posterior, truth)))
+    mode, sample, mass, worth = (torch.cat(part).double().mean(dim=0) for part in zip(*parts, strict=True))
     percent = {
-        "one pass, % within 25 km": top[1], "200 km": top[2], "750 km": top[3], "one sample, 200 km": sample[2],
+        "one pass, % within 25 km": mode[1], "200 km": mode[2], "750 km": mode[3], "one sample, 200 km": sample[2],
         "its chance by the density": mass[2], "in the 50 % region": worth[1], "in the 90 % region": worth[2],
     }  # fmt: skip
     return {"steps": one.steps, "nats": worth[0].item()} | {name: 100 * value.item() for name, value in percent.items()}
 
 
 def summary(name, seeds):
-    """A row of the table: mean of the rows of `measure` over the seeds, and how far they spread."""
+    """Return a row of the table: mean of the rows of `measure` over the seeds, and how far they spread."""
     row = {"variant": name, "steps": round(statistics.mean(one["steps"] for one in seeds))}
     for key in list(seeds[0])[1:]:
         values, digits = [one[key] for one in seeds], 2 if key == "nats" else 1

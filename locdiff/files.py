@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from locdiff.errors import InputError
 
-REPORTED = ("torch", "numpy", "scipy", "healpy")
+REPORTED = ("numpy", "scipy", "healpy")
 
 
 @contextlib.contextmanager
@@ -82,7 +83,8 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(OSError):  # no git
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     own = {"locdiff": metadata.version("locdiffusion"), "commit": commit or "unknown"}
-    return own | {"python": platform.python_version()} | {name: metadata.version(name) for name in REPORTED}
+    own |= {"python": platform.python_version(), "torch": str(torch.__version__)}  # which names its build, as +cu130
+    return own | {name: metadata.version(name) for name in REPORTED}
 
 
 def canonical_encoder(name: str) -> str:

@@ -65,10 +65,18 @@ def names(cls) -> set[str]:
 
 
 def nest(cls, values: dict[str, Any]):
-    """Return the dataclass whose values, at whatever depth, have these flat names; the others keep their defaults."""
+    """Return the dataclass whose values, at whatever depth, have these flat names; the others keep their defaults.
+
+    Raises TypeError for names that it does not hold.
+    """
+    unknown = set(values) - names(cls)
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
     inner = groups(cls)
     made = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values and f.name not in inner}
-    return cls(**made, **{name: nest(kind, values) for name, kind in inner.items()})
+    for name, kind in inner.items():
+        made[name] = nest(kind, {flat: values[flat] for flat in names(kind) & set(values)})
+    return cls(**made)
 
 
 def flatten(settings) -> dict[str, Any]:

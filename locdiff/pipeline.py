@@ -91,10 +91,11 @@ class Pipeline:
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Return the embeddings of words, (n, embed_dim). Raises InputError if the encoder sees pictures only."""
-        if not hasattr(self.encoder, "encode_text"):
+        encode_text = getattr(self.encoder, "encode_text", None)
+        if encode_text is None:
             name = self.model.config.encoder
             raise InputError(f"--text needs a model trained on CLIP embeddings; this one was trained on '{name}'")
-        return self.encoder.encode_text(texts)
+        return encode_text(texts)
 
     def predict(
         self, pictures: Sequence[Path | str] | Tensor | np.ndarray, samples: int = 16, top_k: int = 1, seed: int = 0

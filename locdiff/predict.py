@@ -197,5 +197,4 @@ def draw(arguments, model, shown):
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     options.run(main)

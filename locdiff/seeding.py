@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from locdiff.errors import InputError
+
 
 def derive_seed(*numbers: int) -> int:
     """Return one 32-bit seed for several non-negative numbers; torch's CPU generator looks at no more bits."""
@@ -13,9 +15,12 @@ class PictureNoise:
     """Random numbers (pictures, samples, ...), from one generator for each picture, sampled on the CPU.
 
     A picture's numbers follow from the seed and from its position alone, `first` being the position of the first.
+    Raises InputError unless samples >= 1 and seed >= 0.
     """
 
     def __init__(self, seed: int, first: int, pictures: int, samples: int, stream: tuple = ()):
+        if samples < 1 or seed < 0:
+            raise InputError(f"need at least one sample and seed >= 0, got {samples} and {seed}")
         seeds = [derive_seed(seed, first + i, *stream) for i in range(pictures)]
         self.generators = [torch.Generator().manual_seed(own) for own in seeds]
         self.samples = samples

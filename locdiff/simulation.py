@@ -16,7 +16,7 @@ from locdiff.data.simulated import Simulation, simulation
 
 
 def main(argv=None):
-    """The command line; returns the folder."""
+    """Run the command line; return the folder."""
     parser = options.Parser(prog="python -m locdiff.simulation", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist")
     options.add_options(parser, "simulation", Simulation)

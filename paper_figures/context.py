@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from methods import baselines
+from methods.baseline import train_baseline
 
 from locdiff import files
 from locdiff.data.embeddings import train_and_test
-from locdiff.files import write_atomically
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.training.distributed import pick_device
 
@@ -31,12 +30,12 @@ class Context:
     used: list = dataclasses.field(default_factory=list)  # of the pieces asked for: the seconds and versions of each
 
     def path(self, name, key):
-        """Where the piece of that name and key is kept."""
+        """Return where the piece of that name and key is kept."""
         digest = hashlib.sha256(json.dumps([name, key], default=str).encode()).hexdigest()[:12]
         return self.pieces / f"{name}-{digest}.npz"
 
     def piece(self, name, key, compute):
-        """The arrays {name: array} of that piece: read, or else computed by compute() and kept."""
+        """Return the arrays {name: array} of that piece: read, or else computed by compute() and kept."""
         path = self.path(name, key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,14 +50,14 @@ class Context:
         return arrays
 
     def trained(self, settings, folder):
-        """The LocDiffusion model trained by these Settings on the training part of the embeddings folder, and what that
-        took: {"seconds", "parameters"}."""
+        """Return the LocDiffusion model trained by these Settings on the training part of the embeddings folder, and
+        what that took: {"seconds", "parameters"}."""
         key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(folder)]
         kept = self.path("locdiffusion", key).with_suffix("")
 
         def compute():
             data, _ = train_and_test(folder, 0)
-            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, settings.infer_data_fields(settings, data))
+            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, settings)
             model.save(kept)
             return cost
 
@@ -67,17 +66,14 @@ class Context:
 
 
 def timed_training(make, data, settings):
-    """The model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds", "parameters"}."""
+    """Return the model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds",
+    "parameters"}."""
     started = time.monotonic()
-    model = baselines.train_baseline(make, data, settings, pick_device())
+    model = train_baseline(make, data, settings, pick_device())
     return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
 
 
 def savez(path, arrays):
     """Write the arrays {name: array} to the file `path`, whole or not at all."""
-
-    def write(temporary):
-        with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, write)
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as file:  # given a name, numpy would add an ending
+        np.savez_compressed(file, **arrays)

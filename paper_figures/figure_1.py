@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from artefact import Claim
 from figure_3 import draw_square, square_around
 from matplotlib.figure import Figure
 from methods.location_encoders import ENCODERS
@@ -36,7 +37,7 @@ SCALES = {"smoke": Scale(25, 8, 20), "cpu": Scale(101, 64, 300), "paper": Scale(
 
 
 def compute(context):
-    """Of each of COLORS' encoders: `map` (encoders, pixels, pixels), the distances from the encoding of Paris,
+    """Return of each of COLORS' encoders: `map` (encoders, pixels, pixels), the distances from the encoding of Paris,
     over the largest; its `nonlinearity`; `minima` and `nearest`, the number of its false minima and how far the nearest
     is, in km; `drift` (encoders, NOISES, places), in km, of noisy encodings, and `off` (encoders, NOISES), their mean
     distance from the nearest valid encoding, in lengths of the encoding; `decoded` (encoders, places, 2), where noisy
@@ -61,7 +62,7 @@ def compute(context):
 
 
 def encoders():
-    """{name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLORS."""
+    """Return {name: function} from places (n, 2) to encodings (n, D), float32, in the order of COLORS."""
     geoclip = GeoClip()
     return {
         SPHERE2VEC: ENCODERS["Sphere2Vec-sphereM"](0),
@@ -72,7 +73,7 @@ def encoders():
 
 
 def measure(encode, square, scale):
-    """What compute returns of one encoder, besides what follows from its map; and `noisy` encodings of Paris.
+    """Return what compute does of one encoder, besides what follows from its map; and `noisy` encodings of Paris.
 
     A noisy encoding is decoded as by the paper's Eq. 4, to the place of the grid whose encoding is nearest."""
     anchors, generator = healpix.healpix_anchors(scale.nside), torch.Generator().manual_seed(0)
@@ -102,27 +103,27 @@ def measure(encode, square, scale):
 
 
 def nonlinearity(km, distance):
-    """1 - R^2 of the best increasing function of km (n,) for the distances (n,): the share of the variance of distances
-    in encoding space that those on the Earth do not explain."""
+    """Return 1 - R^2 of the best increasing function of km (n,) for the distances (n,): the share of the variance of
+    distances in encoding space that those on the Earth do not explain."""
     order = np.lexsort((distance, km))
     residual = distance[order] - isotonic_regression(distance[order]).x
     return residual.var() / distance.var()
 
 
 def false_minima(values):
-    """Pixels of a map (h, w) that are lower than their eight neighbours."""
-    neighbours = np.ones((3, 3))
-    neighbours[1, 1] = 0
-    return values < minimum_filter(values, footprint=neighbours, mode="constant", cval=-np.inf)
+    """Return which pixels of a map (h, w) are lower than their eight neighbors."""
+    neighbors = np.ones((3, 3))
+    neighbors[1, 1] = 0
+    return values < minimum_filter(values, footprint=neighbors, mode="constant", cval=-np.inf)
 
 
 def key_numbers(result):
-    """How far from linear the distances are."""
+    """Return how far from linear the distances are."""
     return {name: (value, 0.02) for name, value in zip(COLORS, result["nonlinearity"], strict=True)}
 
 
 def draw(result, folder):
-    """Write figure_1.png and figure_1.csv; Markdown and verdict."""
+    """Write figure_1.png and figure_1.csv; return Markdown and claims."""
     far = 100 * np.array([[estimate(places) for places in own] for own in result["drift"] > FAR_KM])
     figure = Figure(figsize=(15, 7.3), dpi=110, layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
@@ -148,29 +149,39 @@ def draw(result, folder):
     )
     far_away = f"decoded over {FAR_KM:.0f} km away, noise {SHOWN:g}, %"
     table = markdown_table(["encoder", "non-linearity", "false minima", "nearest, km", far_away], rows)
-    return f"{save(figure, folder / 'figure_1.png')}\n\n{text}\n\n{table}", verdict(result)
+    return f"{save(figure, folder / 'figure_1.png')}\n\n{text}\n\n{table}", claims(result)
 
 
-def verdict(result):
-    """Is SHDD the smoother, and the safer to decode?"""
+def claims(result):
+    """Return the claims that SHDD is the smoother, and the safer to decode."""
     names, score = list(COLORS), result["nonlinearity"]
     ours, theirs = [names.index(n) for n in (SHDD_23, SHDD_47)], [names.index(n) for n in (SPHERE2VEC, GEOCLIP)]
-    wide = 100 * (result["drift"] > FAR_KM).mean(axis=-1)[:, NOISES.index(SHOWN)]
-    smooth, safe = score[ours].max() < score[theirs].min(), wide[ours].max() < wide[theirs].min()
-    said = "reproduced: SHDD's distances are smoother" if smooth else "differs: SHDD's distances are not the smoothest"
-    numbers = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, score, strict=True))
-    drifts = ", ".join(f"{name} {value:.0f} %" for name, value in zip(names, wide, strict=True))
-    return (
-        f"{said}, non-linearity {numbers}. Noise of {SHOWN:g} times the encoding takes "
-        f"{'fewer of its' if safe else 'no fewer of its'} places over {FAR_KM:.0f} km away: {drifts}."
-    )
+    far = 100 * (result["drift"] > FAR_KM).mean(axis=-1)[:, NOISES.index(SHOWN)]
+
+    def of_each(values, form):
+        return ", ".join(f"{name}: {value:{form}}" for name, value in zip(names, values, strict=True))
+
+    return [
+        Claim(
+            "distances in the space of SHDD follow those on the Earth more closely than in that of other encoders",
+            "heat maps, no numbers",
+            f"non-linearity {of_each(score, '.2f')}",
+            bool(score[ours].max() < score[theirs].min()),
+        ),
+        Claim(
+            f"noise takes fewer places of SHDD far away than of other encoders, here over {FAR_KM:.0f} km",
+            "maps of decoded noise, no numbers",
+            f"per cent, with noise of {SHOWN:g} times the encoding: {of_each(far, '.0f')}",
+            bool(far[ours].max() < far[theirs].min()),
+        ),
+    ]
 
 
 def draw_noise(axes, result, far):
-    """Above: what noise does to encodings, and where noisy encodings of Paris are decoded to."""
-    for i, (name, colour) in enumerate(COLORS.items()):
-        axes[0].plot(NOISES, result["off"][i], "o-", color=colour, markersize=4, label=name)
-        band(axes[3], NOISES, far[i], colour, name)
+    """Draw above what noise does to encodings, and where noisy encodings of Paris are decoded to."""
+    for i, (name, color) in enumerate(COLORS.items()):
+        axes[0].plot(NOISES, result["off"][i], "o-", color=color, markersize=4, label=name)
+        band(axes[3], NOISES, far[i], color, name)
     axes[0].set(title="(1) noise leaves them all invalid", ylabel="distance from the nearest valid")
     axes[3].set(title=f"decoded over {FAR_KM:.0f} km away", ylabel="per cent of places", ylim=(-3, 103))
     axes[0].grid(alpha=0.3)
@@ -195,7 +206,7 @@ def draw_noise(axes, result, far):
 
 
 def draw_maps(axes, result):
-    """Below: the distance in encoding space from Paris."""
+    """Draw below the distance in encoding space from Paris."""
     for i, (ax, name) in enumerate(zip(axes, COLORS, strict=True)):
         picture = draw_square(ax, result["map"][i], result["land"], HALF_KM, "cividis")
         ax.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=14)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from artefact import Claim
 from matplotlib.figure import Figure
 from report import markdown_table, save
 from scipy.integrate import quad
@@ -17,7 +18,8 @@ PAPER_RESOLUTION = {15: "about 1300", 23: "about 870", 31: "about 640"}  # km, A
 
 
 def compute(lat=48.86, lon=2.35, degrees=(15, 23, 31), width_km=2400.0, pixels=401):
-    """Exponent F and density exp(F) around a place, on an azimuthal equidistant map of width_km, and their widths.
+    """Return exponent F and density exp(F) around a place, on an azimuthal equidistant map of width_km, and their
+    widths.
 
     exponent (degrees, pixels, pixels) is F / F(0), density exp(F - F(0)); land (pixels, pixels) is bool; the widths
     are diameters in km at half of the maximum; mass is the share of the probability inside that of the density.
@@ -39,7 +41,7 @@ def compute(lat=48.86, lon=2.35, degrees=(15, 23, 31), width_km=2400.0, pixels=4
 
 
 def half_maximum_km(l_max):
-    """Diameters in km at which exp(F) and F of one truncated delta fall to half of their maximum."""
+    """Return the diameters in km at which exp(F) and F of one truncated delta fall to half of their maximum."""
     peak, first_zero = delta_kernel(0.0, l_max), 3.83 / (l_max + 1)
     density = brentq(lambda angle: delta_kernel(angle, l_max) - peak + np.log(2), 0, first_zero)
     exponent = brentq(lambda angle: delta_kernel(angle, l_max) - peak / 2, 0, first_zero)
@@ -47,7 +49,7 @@ def half_maximum_km(l_max):
 
 
 def mass_within(diameter_km, l_max):
-    """Share of the probability of exp(F) inside a disc of that diameter around the place."""
+    """Return the share of the probability of exp(F) inside a disc of that diameter around the place."""
     peak, radius, bulk = delta_kernel(0.0, l_max), diameter_km / 2 / EARTH_RADIUS_KM, 3.83 / (l_max + 1)
     inside, near, far = (
         quad(lambda angle: np.exp(delta_kernel(angle, l_max) - peak) * np.sin(angle), a, b, limit=200)[0]
@@ -57,8 +59,8 @@ def mass_within(diameter_km, l_max):
 
 
 def square_around(lat, lon, half_km, pixels):
-    """An azimuthal equidistant map around (lat, lon), as wide as twice half_km: the distances of its pixels from the
-    middle in km, (pixels, pixels), south first, and their places, a tensor (pixels * pixels, 2)."""
+    """Return an azimuthal equidistant map around (lat, lon), as wide as twice half_km: the distances of its pixels from
+    the middle in km, (pixels, pixels), south first, and their places, a tensor (pixels * pixels, 2)."""
     east, north = np.meshgrid(*[np.linspace(-half_km, half_km, pixels)] * 2)
     theta, phi = to_theta_phi([lat, lon])
     up = np.array([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
@@ -69,7 +71,7 @@ def square_around(lat, lon, half_km, pixels):
     return km, torch.from_numpy(from_unit_vector(np.cos(angle) * up + np.sinc(angle / np.pi) * step)).view(-1, 2)
 
 
-def draw_square(ax, values, land, half_km, colours):
+def draw_square(ax, values, land, half_km, colors):
     """Draw values in [0, 1] and the coasts of land, both (pixels, pixels), on such a map around Paris."""
     extent, side = (-half_km, half_km, -half_km, half_km), np.linspace(-half_km, half_km, len(land))
     picture = ax.imshow(values, extent=extent, origin="lower", vmin=0, vmax=1, cmap=colors, interpolation="nearest")
@@ -82,12 +84,13 @@ def draw_square(ax, values, land, half_km, colours):
 
 
 def key_numbers(result):
-    """The widths of the density, which nothing random goes into."""
+    """Return the widths of the density, which nothing random goes into."""
     return {f"width at L = {L}": (width, 0.5) for L, width in zip(result["degrees"], result["density_km"], strict=True)}
 
 
 def draw(result, folder):
-    """Write figure_3.png: above F, below exp(F), all panels of one scale; Markdown and verdict."""
+    """Write figure_3.png: above F, below exp(F), all panels of one scale; return Markdown and
+    claims."""
     degrees, half, turn = result["degrees"].tolist(), float(result["width_km"]) / 2, np.linspace(0, 2 * np.pi, 200)
     figure = Figure(figsize=(9.5, 6.6), dpi=120, layout="compressed")
     axes = figure.subplots(2, len(degrees), sharex=True, sharey=True)
@@ -110,10 +113,30 @@ def draw(result, folder):
     for L, exponent, density, mass in zip(degrees, *columns, strict=True):
         paper, scale = PAPER_RESOLUTION.get(L, ""), f"{20000 / L:.0f}"
         rows.append([L, paper, scale, f"{exponent:.0f}", f"{density:.0f}", f"{100 * mass:.0f} %"])
-    narrow = ", ".join(f"{width:.0f}" for width in result["density_km"])
-    verdict = (
-        "reproduced: the bright region shrinks as L grows. But the paper's 20000 km / L is the scale of F; the density "
-        f"exp(F) is only {narrow} km wide and narrows as 1 / L^2, because the peak of F grows as L^2."
-    )
     text = "Widths are diameters at half of the maximum, the solid circles; the last columns are ours."
-    return f"{save(figure, folder / 'figure_3.png')}\n\n{text}\n\n{markdown_table(header, rows)}", verdict
+    return f"{save(figure, folder / 'figure_3.png')}\n\n{text}\n\n{markdown_table(header, rows)}", claims(result)
+
+
+def claims(result):
+    """Return the claims about the size of the bright region."""
+    degrees, density, exponent = (result[key] for key in ("degrees", "density_km", "exponent_km"))
+
+    def listed(widths):
+        return ", ".join(f"{width:.0f}" for width in widths)
+
+    papers, at = 20000 / degrees, f"at L = {listed(degrees)}"
+    ratio = density / papers
+    return [
+        Claim(
+            "the bright region shrinks as L grows",
+            "seen in the figure",
+            f"exp(F) is {listed(density)} km wide {at}: it narrows as 1 / L^2, because the peak of F grows as L^2",
+            bool((np.diff(density[degrees.argsort()]) < 0).all()),
+        ),
+        Claim(
+            "its width is about 20000 km / L, within a factor of two",
+            f"{listed(papers)} km",
+            f"that is the scale of F, {listed(exponent)} km wide {at}; the density exp(F) is {listed(density)} km wide",
+            bool(((ratio > 0.5) & (ratio < 2)).all()),
+        ),
+    ]

@@ -10,11 +10,11 @@ TITLE = "accuracy over the choice of gallery or anchors"
 DATA = table_2.DATA
 SCALES = table_2.SCALES
 compute, key_numbers = table_2.compute, table_2.key_numbers  # it is Table 2, drawn
-COLORS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTRE: GREEN}
+COLORS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTER: GREEN}
 
 
 def draw(result, folder):
-    """Write figure_5.png; Markdown and verdict."""
+    """Write figure_5.png; return Markdown and claims."""
     figure, panels = subplots(13, 4, 1, len(THRESHOLDS_KM), sharex=True)
     labels = table_2.names(result["sizes"])
     numbers = np.array([[percent(one) for one in right] for right in result["hits"]])
@@ -30,4 +30,4 @@ def draw(result, folder):
     panels[0].plot([], [], "s:", color="grey", fillstyle="none", label="the paper's, photographs")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     text = f"{save(figure, folder / 'figure_5.png')}\n\n{result['about']} Bands: 95 % intervals."
-    return text, table_2.verdict(table_2.relative_losses(result["hits"]))
+    return text, table_2.claims(table_2.relative_losses(result["hits"]))

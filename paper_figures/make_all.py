@@ -8,12 +8,11 @@
   python paper_figures/make_all.py --only table_1 --scale paper --data FOLDER     the comparison on MP-16, on a GPU
 
 Each NAME leaves NAME.npz (what was computed), NAME.md and, as the case may be, NAME.png and NAME.csv in the output
-folder. index.html and index.md there show them all: the picture or table, the paper's values beside ours, what ours
-were computed from, a verdict. What takes long is kept in pieces/ there, from where an interrupted run goes on; it is
-computed again once it is deleted.
+folder. index.html and index.md there show them all: the picture or table, the claims that it tests with the paper's
+values beside ours, and what ours were computed from. What takes long is kept in pieces/ there, from where an
+interrupted run goes on; it is computed again once it is deleted.
 """
 
-import importlib
 import inspect
 import json
 import os
@@ -21,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import artefact
 import markdown
 import numpy as np
 from comparison import SCALES
@@ -28,27 +28,14 @@ from context import Context, savez
 
 from locdiff import files, options
 
-# The registry. An artefact is a module with TITLE, DATA (one sentence: what goes in), compute(**settings) -> dict of
-# arrays, which is slow, and draw(result, folder) -> (Markdown, verdict), which only draws what compute returned. One
-# whose compute takes a `context` is told the command line's wishes; with SCALES it depends on the scale. One with NEEDS
-# is left out where the context lacks that. Its key_numbers(result) -> {name: (value, tolerance)} are what --check
-# compares.
-FIGURES = (
-    "figure_1",
-    "figure_2",
-    "figure_3",
-    "figure_4a",
-    "figure_4b",
-    "figure_4_low_pass",
-    "figure_4a_zoom",
-    "figure_5",
-)
-ARTEFACTS = {name: importlib.import_module(name) for name in (*FIGURES, *(f"table_{i}" for i in range(1, 10)))}
-OUT, EXPECTED = Path(__file__).parent / "out", Path(__file__).parent / "expected.json"
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # reference/ is not installed
+ARTEFACTS = artefact.find(HERE)
+EXPECTED = HERE / "expected.json"
 OPTIONS = {
     "--list": {"action": "store_true", "help": "list the names and stop"},
     "--only": {"nargs": "+", "choices": ARTEFACTS, "metavar": "NAME", "help": "these only (default: all)"},
-    "--out": {"type": Path, "default": OUT, "help": "output folder, created (default paper_figures/out)"},
+    "--out": {"type": Path, "default": HERE / "out", "help": "output folder, created (default paper_figures/out)"},
     "--scale": {"choices": SCALES, "default": "cpu", "help": "of what is trained: smoke, cpu (an hour or more on 2 "
                 "cores) or paper (a GPU); default cpu"},
     "--data": {"default": "", "metavar": "FOLDER", "help": "compare on this embeddings folder, not on the embedded "
@@ -59,10 +46,11 @@ OPTIONS = {
     "--check": {"action": "store_true", "help": "compare with the expected numbers; exit with 1 if they differ"},
     "--accept": {"action": "store_true", "help": "make the numbers computed now the expected ones"},
 }  # fmt: skip
+SMOKE = "At scale smoke they only show that the program runs."
 
 
 def lacks(name, context):
-    """The option without which this artefact cannot be computed, if it is not given; else None."""
+    """Return the option without which this artefact cannot be computed, if it is not given; else None."""
     needed = getattr(ARTEFACTS[name], "NEEDS", None)
     return needed if needed and not getattr(context, needed) else None
 
@@ -86,39 +74,40 @@ def compute(name, context, out):
 
 
 def read(name, out):
-    """What `compute` saved: the result and its provenance."""
+    """Return what `compute` saved: the result and its provenance."""
     with np.load(out / f"{name}.npz") as file:
         result = dict(file)
     return result, json.loads(str(result.pop("provenance")))
 
 
 def draw(name, out):
-    """Draw one artefact from NAME.npz and write NAME.md; returns its provenance and its verdict."""
+    """Draw one artefact from NAME.npz and write NAME.md; return a line about it."""
     result, provenance = read(name, out)
-    body, verdict = ARTEFACTS[name].draw(result, out)
-    if provenance["settings"].get("scale") == "smoke":
-        verdict = f"at scale smoke, which only shows that it runs: {verdict}"
+    body, claims = ARTEFACTS[name].draw(result, out)
+    smoke = SMOKE if provenance["settings"].get("scale") == "smoke" else ""
     settings = ", ".join(f"{key} = {value}" for key, value in provenance["settings"].items())
     versions = ", ".join(f"{key} {value}" for key, value in provenance["versions"].items())
     pieces = f" Its pieces are of commit {', '.join(provenance['pieces_from'])}." if provenance["pieces_from"] else ""
+    said = f"{artefact.summary(claims)}. {smoke}".strip()
     (out / f"{name}.md").write_text(
-        f"## {name}: {ARTEFACTS[name].TITLE}\n\n{body}\n\n**Verdict: {verdict}**\n\n"
+        f"## {name}: {ARTEFACTS[name].TITLE}\n\n{body}\n\n### Claims\n\n{artefact.table(claims)}\n\n**{said}**\n\n"
         f"Computed from: {ARTEFACTS[name].DATA} Settings: {settings}. Versions: {versions}.{pieces} "
         f"It took {provenance['seconds']} s.\n"
     )
-    return provenance, verdict
+    return f"computed in {provenance['seconds']} s; {said}"
 
 
 def key_numbers(name, out):
-    """Of a computed artefact its {name: (value, tolerance)}, where they stand in EXPECTED, and whether the data are
-    those of the numbers there."""
+    """Return of a computed artefact its {name: (value, tolerance)}, where they stand in EXPECTED, and whether the data
+    are those of the numbers there."""
     result, provenance = read(name, out)
     scale, data = (provenance["settings"].get(key, other) for key, other in (("scale", "any"), ("data", "embedded")))
     return ARTEFACTS[name].key_numbers(result), f"{name}, scale {scale}", data == "embedded"
 
 
 def check(names, out):
-    """Print where the key numbers of the artefacts are not the expected ones; 1 if there is such a place, else 0."""
+    """Print where the key numbers of the artefacts are not the expected ones; return 1 if there is such a place, else
+    0."""
     expected, wrong, unknown = json.loads(EXPECTED.read_text()), [], []
     for name in names:
         numbers, entry, embedded = key_numbers(name, out)
@@ -157,45 +146,49 @@ def write_index(out):
     (out / "index.md").write_text(text)
     html = markdown.Markdown(extensions=["tables", "toc"], extension_configs={"toc": {"toc_depth": "2-2"}})
     body = html.convert(text)
-    page = (Path(__file__).parent / "page.html").read_text()
+    page = (HERE / "page.html").read_text()
     (out / "index.html").write_text(page.replace("CONTENTS", html.toc).replace("BODY", body), encoding="utf-8")
 
 
-def main(argv=None):
-    """The command line."""
-    parser = options.Parser(prog="python paper_figures/make_all.py", description=__doc__)
-    for option, about in OPTIONS.items():
-        parser.add_argument(option, **about)
-    arguments = parser.parse_args(argv)
+def choose(arguments, parser, context):
+    """Return the names of the artefacts to draw. An option that asks for what cannot be done ends the program."""
     out, names = arguments.out, arguments.only or list(ARTEFACTS)
-    context = Context(arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces")
-    computed = [name for name in ARTEFACTS if (out / f"{name}.npz").exists()]
-    if arguments.list:
-        for name, module in ARTEFACTS.items():
-            print(f"{name:<10} {'computed' if name in computed else '-':<9} {module.TITLE}")
-        return
     if arguments.redraw:
-        missing = [name for name in names if name not in computed]
-        if missing and (arguments.only or not computed):
+        missing = [name for name in names if not (out / f"{name}.npz").exists()]
+        if missing and (arguments.only or missing == names):
             parser.error(f"not computed in {out} yet: {', '.join(missing)}; leave out --redraw")
-        names = [name for name in names if name in computed]
-    left_out = [] if arguments.redraw else [name for name in names if lacks(name, context)]
-    if arguments.only and left_out:
-        parser.error(f"{left_out[0]} needs --{lacks(left_out[0], context)}")
-
+        return [name for name in names if name not in missing]
+    for name in arguments.only or ():
+        if lacks(name, context):
+            parser.error(f"{name} needs --{lacks(name, context)}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"cannot make the output folder {out}: {error.strerror}")
+    return names
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = options.Parser(prog="python paper_figures/make_all.py", description=__doc__)
+    for option, about in OPTIONS.items():
+        parser.add_argument(option, **about)
+    arguments = parser.parse_args(argv)
+    out = arguments.out
+    if arguments.list:
+        for name, module in ARTEFACTS.items():
+            print(f"{name:<18}{'computed' if (out / f'{name}.npz').exists() else '-':<9} {module.TITLE}")
+        return
+    context = Context(arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces")
+    names = choose(arguments, parser, context)
     for name in names:
         print(f"{name}: ", end="", flush=True)
-        if name in left_out:
-            print(f"left out, it needs --{lacks(name, context)}", flush=True)
-            continue
         if not arguments.redraw:
+            if lacks(name, context):
+                print(f"left out, it needs --{lacks(name, context)}", flush=True)
+                continue
             compute(name, context, out)
-        provenance, verdict = draw(name, out)
-        print(f"computed in {provenance['seconds']} s; {verdict}", flush=True)
+        print(draw(name, out), flush=True)
     write_index(out)
     print(f"all in {out / 'index.html'}")
     names = [name for name in names if (out / f"{name}.npz").exists()]
@@ -206,4 +199,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    options.run(main)

@@ -19,18 +19,20 @@ BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
 
 
 def random_places(count, generator):
-    """Places drawn uniformly on the sphere, (count, 2)."""
+    """Return places drawn uniformly on the sphere, (count, 2)."""
     return from_unit_vector(torch.randn(count, 3, dtype=torch.float64, generator=generator))
 
 
 def estimate(values):
-    """The mean of values (n, ...) over n and the ends of its 95 % bootstrap interval: (..., 3)."""
+    """Return the mean of values (n, ...) over n and the ends of its 95 % bootstrap interval: (..., 3)."""
     return np.stack([values.mean(axis=0), *bootstrap(values)], axis=-1)
 
 
 def percent(right):
-    """Accuracies in per cent with their intervals, of hits (n, thresholds): (thresholds, 3). Of hits
-    (seeds, n, thresholds) these are of the mean over the seeds; their least and most follow, (thresholds, 5)."""
+    """Return accuracies in per cent with their intervals, of hits (n, thresholds): (thresholds, 3).
+
+    Of hits (seeds, n, thresholds) these are of the mean over the seeds; their least and most follow, (thresholds, 5).
+    """
     if right.ndim == 2:
         return 100 * estimate(right)
     seeds = 100 * right.mean(axis=1)
@@ -38,49 +40,54 @@ def percent(right):
 
 
 def points(difference):
-    """Of the differences of two methods' hits (n, thresholds) on the same pictures: their means and intervals in
-    points, (thresholds, 3), and these as text: +1.2 [-0.3, +2.7]"""
+    """Return the means and intervals in points, (thresholds, 3), of the differences (n, thresholds) of two methods'
+    hits on the same pictures; and these as text, one for each threshold: +1.2 [-0.3, +2.7]"""
     found = 100 * estimate(difference)
     return found, [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in found]
 
 
+def at_each(texts, columns=KM):
+    """Return texts about the columns in one: +1.2 [-0.3, +2.7] at 1 km, ..."""
+    return ", ".join(f"{text} at {column}" for text, column in zip(texts, columns, strict=True))
+
+
 def with_interval(mean, low, high):
-    """41.8 [38.9, 44.7]"""
+    """Return an estimate as text: 41.8 [38.9, 44.7]"""
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def cells(numbers, seeds=1):
-    """What `percent` returns, as text: 18.3 [14.0, 22.8], of several seeds 18.3 [14.0, 22.8] (17.1 to 19.7)"""
+    """Return what `percent` returns as text: 18.3 [14.0, 22.8], of several seeds 18.3 [14.0, 22.8] (17.1 to 19.7)"""
     return [with_interval(*row[:3]) + (f" ({row[3]:.1f} to {row[4]:.1f})" if seeds > 1 else "") for row in numbers]
 
 
 def slashes(published):
-    """The paper's per cents in one cell: 4.7/27.0/50.2/70.8/84.3"""
+    """Return the paper's per cents in one cell: 4.7/27.0/50.2/70.8/84.3"""
     return "/".join(map(str, published))
 
 
 def accuracies_of(rows, columns, hits, km, tolerance):
-    """Key numbers {"row, column": (per cent within km, tolerance)} of hits (rows, columns, ..., thresholds)."""
+    """Return key numbers {"row, column": (per cent within km, tolerance)} of hits (rows, columns, ..., thresholds)."""
     share = 100 * hits[..., THRESHOLDS_KM.index(km)].reshape(len(rows), len(columns), -1).mean(axis=-1)
     names = [f"{row}, {column}" for row in rows for column in columns]
     return {name: (value, tolerance) for name, value in zip(names, share.ravel(), strict=True)}
 
 
 def markdown_table(header, rows):
-    """A Markdown table: a header and rows of cells, as text."""
+    """Return a Markdown table of a header and rows of cells."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def write_csv(path, header, rows):
-    """A csv file of a header and rows."""
+    """Write a csv file of a header and rows."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def write_accuracies(path, labels, rows, more=(), paper="paper"):
-    """A csv file of accuracies, a line for each row and threshold. A row is (the values of the labels, what `percent`
-    returns, the paper's per cents or nothing, *the values of `more`)."""
+    """Write a csv file of accuracies, a line for each row and threshold. A row is (the values of the labels, what
+    `percent` returns, the paper's per cents or nothing, *the values of `more`)."""
     lines = []
     for names, numbers, published, *values in rows:
         for k, own, theirs in zip(THRESHOLDS_KM, numbers, published or [""] * len(numbers), strict=True):
@@ -90,28 +97,28 @@ def write_accuracies(path, labels, rows, more=(), paper="paper"):
 
 
 def subplots(width, height, *shape, **options):
-    """A Figure of so many inches, and its Axes in rows and columns."""
+    """Return a Figure of so many inches, and its Axes in rows and columns."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     return figure, figure.subplots(*shape, **options)
 
 
 def save(figure, path):
-    """Write a Figure; the Markdown that shows it."""
+    """Write a Figure; return the Markdown that shows it."""
     figure.savefig(path)
     return f"![{path.stem.replace('_', ' ')}]({path.name})"
 
 
-def band(ax, x, numbers, colour, label):
-    """A line through means and a band of their intervals: numbers (points, 3)."""
+def band(ax, x, numbers, color, label):
+    """Draw a line through means and a band of their intervals: numbers (points, 3)."""
     mean, low, high = numbers.T
-    ax.plot(x, mean, "o-", color=colour, markersize=4, label=label)
-    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.plot(x, mean, "o-", color=color, markersize=4, label=label)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.grid(alpha=0.3)
 
 
 def dots(panels, names, series, paper):
-    """A panel for each of the last thresholds: beside each of the names a dot and its interval for each of `series`,
-    {label: (colors, numbers (names, thresholds, 3))}, and a ring for the paper's, {name: per cents}."""
+    """Draw a panel for each of the last thresholds: beside each of the names a dot and its interval for each of
+    `series`, {label: (colors, numbers (names, thresholds, 3))}, and a ring for the paper's, {name: per cents}."""
     height = np.arange(len(names))[::-1]
     for k, ax in enumerate(panels, len(THRESHOLDS_KM) - len(panels)):
         for i, (label, (colors, numbers)) in enumerate(series.items()):

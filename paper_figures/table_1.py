@@ -3,7 +3,8 @@
 import comparison
 import numpy as np
 import report
-from comparison import CENTRE, EACH, HILL, NEAREST, RETRIEVAL
+from artefact import Claim
+from comparison import CENTER, EACH, MODE, NEAREST, RETRIEVAL
 
 from locdiff.evaluation import hybrid
 
@@ -22,15 +23,15 @@ COUNTERPARTS = {  # our method: the paper's row beside it
     "ISN-style hierarchy of cells": "ISNs",
     "PIGEON-style label smoothing": "PIGEON",
     RETRIEVAL: "GeoCLIP",
-    CENTRE: "Ours (L=47)",
+    CENTER: "Ours (L=47)",
     hybrid.NEAR_SAMPLES.format(comparison.SAMPLES): "Ours (L=47) + GeoCLIP",
 }
 
 
 def compute(context):
-    """For each data set i: its title_i and what is known about it, the methods_i and of each whether it is right within
-    each threshold, hits_i (methods, n, thresholds), its training time and parameters, and whether the places lie within
-    the hybrid's radius of a sample, covered_i (n)."""
+    """Return for each data set i: its title_i and what is known about it, the methods_i and of each whether it is right
+    within each threshold, hits_i (methods, n, thresholds), its training time and parameters, and whether the places lie
+    within the hybrid's radius of a sample, covered_i (n)."""
     result = {}
     for i, data in enumerate(comparison.data_sets(context)):
         found, covered = comparison.predictions(context, data)
@@ -47,7 +48,7 @@ def compute(context):
 
 
 def key_numbers(result):
-    """Every method's accuracy within 200 and 2500 km, give or take what another training may."""
+    """Return every method's accuracy within 200 and 2500 km, give or take what another training may."""
     numbers = {}
     for i in range(sum(name.startswith("title_") for name in result)):
         names = [f"{i}: {name}" for name in result[f"methods_{i}"]]
@@ -57,27 +58,22 @@ def key_numbers(result):
 
 
 def draw(result, folder):
-    """Write table_1.png and table_1.csv; Markdown and verdict."""
+    """Write table_1.png and table_1.csv; return Markdown and claims."""
     count = sum(name.startswith("title_") for name in result)
     figure, panels = report.subplots(13, 4.8 * count, count, 5, sharey="row", squeeze=False)
     beside = {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
-    parts, verdicts, lines = [], [], []
+    parts, said, lines = [], [], []
     for i in range(count):
         title, methods, right = str(result[f"title_{i}"]), result[f"methods_{i}"].tolist(), result[f"hits_{i}"]
-        numbers, rows = np.array([report.percent(one) for one in right]), []
+        numbers, short = np.array([report.percent(one) for one in right]), title.split(":")[0].split(",")[0]
         colors = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
         report.dots(panels[i], methods, {None: (colors, numbers)}, beside)
-        short = title.split(":")[0].split(",")[0]
         panels[i, 0].set_ylabel(short)
         costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
-        for name, own, (seconds, parameters) in zip(methods, numbers, costs, strict=True):
-            cost = [f"{seconds:.0f} s", f"{parameters / 1e6:.1f} M"] if np.isfinite(seconds) else ["", ""]
-            rows.append([name, *report.cells(own), *cost, report.slashes(beside.get(name, ()))])
-            lines.append(([title, name], own, beside.get(name)))
-        header = ["per cent right", *report.KM, "training", "parameters", IM2GPS3K]
-        text, verdict = _compare(dict(zip(methods, right, strict=True)), result[f"covered_{i}"])
-        parts += [f"### {title}", str(result[f"about_{i}"]), report.markdown_table(header, rows), text]
-        verdicts.append(f"{short}: {verdict}")
+        table = accuracy_table(methods, numbers, costs, beside)
+        lines += [([title, name], own, beside.get(name)) for name, own in zip(methods, numbers, strict=True)]
+        parts += [f"### {title}", str(result[f"about_{i}"]), table, about_the_search(result[f"covered_{i}"])]
+        said += claims(short, dict(zip(methods, right, strict=True)))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     report.write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
     rows = [[name, *(report.slashes(row or ()) for row in values)] for name, values in PAPER.items()]
@@ -89,29 +85,50 @@ def draw(result, folder):
         "published rows stand here. The photographs of the paper's table are not here; with embeddings of them, "
         "`--scale paper --data FOLDER` computes the real one.",
     ]
-    return "\n\n".join([report.save(figure, folder / "table_1.png"), *parts]), " ".join(verdicts)
+    return "\n\n".join([report.save(figure, folder / "table_1.png"), *parts]), said
 
 
-def _compare(right, covered):
-    """What the hits {method: (n, thresholds)} say of the paper's two claims, as text and as a verdict."""
-    best = max((CENTRE, HILL, EACH), key=lambda name: right[name].mean(axis=0)[2:].sum())
-    alone, alone_text = report.points(right[best].astype(float) - right[RETRIEVAL])
-    wins = alone[report.FAR, 1] > 0
-    some = "beats retrieval at some, not all" if wins.any() else "does not beat retrieval"
-    beats = "beats retrieval" if wins.all() else some
-    better = np.where(right[RETRIEVAL].mean(axis=0) >= right[best].mean(axis=0), right[RETRIEVAL], right[best])
-    together, together_text = report.points(right[hybrid.WEIGHTED].astype(float) - better)
-    worse = [k for k, (_, _, high) in zip(report.KM, together, strict=True) if high < 0]
-    text = (
-        f"Differences in points with their 95 % intervals, on the same pictures. {best} against {RETRIEVAL}: "
-        f"{_at_each(alone_text)}. {hybrid.WEIGHTED}, against the better of the two at each threshold: "
-        f"{_at_each(together_text)}. The restricted search covers the true place, which then lies within "
+def accuracy_table(methods, numbers, costs, beside):
+    """Return the table in Markdown of the methods' accuracies (methods, thresholds, 3), what their trainings took, and
+    the paper's per cents {method: ...} beside them."""
+    rows = []
+    for name, own, (seconds, parameters) in zip(methods, numbers, costs, strict=True):
+        cost = [f"{seconds:.0f} s", f"{parameters / 1e6:.1f} M"] if np.isfinite(seconds) else ["", ""]
+        rows.append([name, *report.cells(own), *cost, report.slashes(beside.get(name, ()))])
+    return report.markdown_table(["per cent right", *report.KM, "training", "parameters", IM2GPS3K], rows)
+
+
+def about_the_search(covered):
+    """Return how many of the pictures (n,) the restricted search covers, in a sentence or two."""
+    return (
+        "The restricted search covers the true place, which then lies within "
         f"{hybrid.RADIUS_KM} km of one of the {comparison.SAMPLES} samples, of {100 * covered.mean():.1f} % of the "
         "pictures; what it shuts out it loses. The density only weighs, and shuts out nothing."
     )
-    parts_say = f"worse than the better of its parts at {', '.join(worse)}" if worse else "nowhere worse than its parts"
-    return text, f"at 200 km and beyond LocDiffusion {beats}; weighed with retrieval it is {parts_say}."
 
 
-def _at_each(texts):
-    return ", ".join(f"{text} at {k}" for text, k in zip(texts, report.KM, strict=True))
+def claims(data, right):
+    """Return the paper's two claims about a data set of that name, tested by the hits {method: (n, thresholds)}: by
+    their differences on the same pictures."""
+    best = max((CENTER, MODE, EACH), key=lambda name: right[name].mean(axis=0)[2:].sum())
+    alone, alone_text = report.points(right[best].astype(float) - right[RETRIEVAL])
+    better = np.where(right[RETRIEVAL].mean(axis=0) >= right[best].mean(axis=0), right[RETRIEVAL], right[best])
+    together, together_text = report.points(right[hybrid.WEIGHTED].astype(float) - better)
+    worse = [k for k, (_, _, high) in zip(report.KM, together, strict=True) if high < 0]
+    retrieval, diffusion, both = (PAPER[name][0] for name in ("GeoCLIP", "Ours (L=47)", "Ours (L=47) + GeoCLIP"))
+    far = report.FAR
+    return [
+        Claim(
+            f"{data}: LocDiffusion beats retrieval at 200 km and beyond",
+            f"{report.slashes(diffusion[far])} % against {report.slashes(retrieval[far])}",
+            f"{best}, less {RETRIEVAL}, in points: {report.at_each(alone_text)}",
+            bool((alone[far, 1] > 0).all()),
+        ),
+        Claim(
+            f"{data}: with retrieval it is nowhere worse than the better of the two",
+            f"{report.slashes(both)} %",
+            f"{hybrid.WEIGHTED}, less the better of the two at each threshold, in points: "
+            f"{report.at_each(together_text)}; worse at {', '.join(worse) or 'none'}",
+            not worse,
+        ),
+    ]

@@ -3,6 +3,7 @@
 import numpy as np
 import report
 import torch
+from artefact import Claim
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -24,8 +25,8 @@ PAPER = report.PAPER["table_4"]
 
 
 def compute(context, turns=200, seed=0):
-    """The table's cells in per cent for every gallery, (galleries, 8); how large the galleries are; and the cells of
-    the grid of TURNED places turned at random, (turns, 8)."""
+    """Return the table's cells in per cent for every gallery, (galleries, 8); how large the galleries are; and the
+    cells of the grid of TURNED places turned at random, (turns, 8)."""
     xyz = to_unit_vector(torch.from_numpy(read_places(context.im2gps3k).lat_lon)).numpy()
     galleries = [gallery_places(name) for name in ("mp16", *(f"grid:{size}" for size in GRIDS))]
     trees = [cKDTree(to_unit_vector(places).numpy()) for places in galleries]
@@ -39,8 +40,9 @@ def compute(context, turns=200, seed=0):
 
 
 def cells(tree, xyz):
-    """Per cent of the places xyz (n, 3) that have so many gallery places around them: within 1 km at least 1 and more
-    than 10, 50, 100; within 25 km at least 1, 10, 50, 100, (8,). These are the counts that give the paper's numbers."""
+    """Return the per cent of the places xyz (n, 3) that have so many gallery places around them: within 1 km at least 1
+    and more than 10, 50, 100; within 25 km at least 1, 10, 50, 100, (8,). These are the counts that give the paper's
+    numbers."""
     found = []
     for radius in RADII_KM:
         around = tree.query_ball_point(xyz, 2 * np.sin(radius / EARTH_RADIUS_KM / 2), return_length=True)
@@ -49,12 +51,12 @@ def cells(tree, xyz):
 
 
 def key_numbers(result):
-    """The row of MP16."""
+    """Return the row of MP16."""
     return {str(i): (cell, 0.005) for i, cell in enumerate(result["cells"][0])}
 
 
 def draw(result, folder):
-    """Write table_4.csv; Markdown and verdict."""
+    """Write table_4.csv; return Markdown and claims."""
     (mp16, *grids), size = zip(result["sizes"], result["cells"], strict=True), result["sizes"][1 + GRIDS.index(TURNED)]
     mean, (low, high) = result["turned"].mean(axis=0), np.percentile(result["turned"], [2.5, 97.5], axis=0)
     rows = [
@@ -74,11 +76,24 @@ def draw(result, folder):
         f"{size:,} cover {share:.1f} % of the Earth, where they do not overlap; the test places, which lie close "
         f"together, are hit by chance: between {low[4]:.1f} and {high[4]:.1f} % in 95 % of the turns."
     )
-    differs = np.abs(mp16[1] - PAPER["MP16"]).max()
-    inside = low[4] <= PAPER["grid"][4] <= high[4]
-    verdict = (
-        f"{'reproduced' if differs < 0.1 else 'differs'}: the row of MP16 equals the paper's to {differs:.2f}; the "
-        f"paper does not give its grid, and its 38.9 % is {'what' if inside else 'not what'} a grid of {size:,} places "
-        f"gives, {report.with_interval(mean[4], low[4], high[4])}."
-    )
-    return f"{table}\n\n{text}", verdict
+    return f"{table}\n\n{text}", claims(mp16[1], size, mean[4], low[4], high[4])
+
+
+def claims(mp16, size, mean, low, high):
+    """Return the claims about the row of MP16 (8,), and about a grid of that size: the share of test places with a
+    place within 25 km, its mean over the turns and the ends of its 95 % interval."""
+    share = PAPER["grid"][4]
+    return [
+        Claim(
+            "the test places have so many places of MP16's gallery close to them",
+            "the row of MP16",
+            f"it differs by at most {np.abs(mp16 - PAPER['MP16']).max():.2f}",
+            bool(np.abs(mp16 - PAPER["MP16"]).max() < 0.1),
+        ),
+        Claim(
+            f"{share} % of them have a place of an even grid within 25 km",
+            f"{share} %; the size of the grid is not given",
+            f"{report.with_interval(mean, low, high)} % with a grid of {size:,} places, turned at random",
+            bool(low <= share <= high),
+        ),
+    ]

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from artefact import Claim
 from report import markdown_table, write_csv
 
+from locdiff.data.embeddings import Embeddings
 from locdiff.training.distributed import pick_device
 from locdiff.training.settings import infer_data_fields, resolve
 from locdiff.training.trainer import Trainer
@@ -41,8 +43,8 @@ COPIES = 5  # of the parameters in training: themselves, gradient, two moments o
 
 
 def compute(context):
-    """For each measurement i: its `setup` and `degree`, the `seconds` of each step (i, steps), the MB of memory of the
-    process at its `peak` and `before` it had that model, the number of `parameters`, and the `device`."""
+    """Return for each measurement i: its `setup` and `degree`, the `seconds` of each step (i, steps), the MB of memory
+    of the process at its `peak` and `before` it had that model, the number of `parameters`, and the `device`."""
     scale, measured = SCALES[context.scale], []
     rest = [str(scale[key]) for key in ("warmup", "steps", "batch")]
     for setup, degree in product(SETUPS, scale["degrees"]):
@@ -53,7 +55,7 @@ def compute(context):
 
 
 def measure(degree, setup, warmup, steps, batch):
-    """One measurement, of this process, as a dict of numbers."""
+    """Take one measurement, of this process, as a dict of numbers."""
     device = pick_device()
     make_trainer(1, setup, 4, device).training_step()  # loads what torch puts off until it trains
     before = peak_mb(device)
@@ -70,17 +72,17 @@ def measure(degree, setup, warmup, steps, batch):
 
 
 def make_trainer(degree, setup, batch, device):
-    """A Trainer of the preset `paper` as the set-up changes it, on random embeddings at random places."""
+    """Return a Trainer of the preset `paper` as the set-up changes it, on random embeddings at random places."""
     n, rng = 8 * batch, np.random.default_rng(0)
     lat_lon = np.stack([np.degrees(np.arcsin(rng.uniform(-1, 1, n))), rng.uniform(-180, 180, n)], axis=-1)
     embeddings = rng.standard_normal((n, 768), dtype=np.float32)
-    data = embeddings.Embeddings(embeddings, np.arange(n), lat_lon, list(range(n)), "random")
+    data = Embeddings(embeddings, np.arange(n), lat_lon, list(range(n)), "random")
     settings = resolve("paper", l_max=degree, batch=batch, **SETUPS[setup])
     return Trainer(infer_data_fields(settings, data), data, device)
 
 
 def peak_mb(device):
-    """The most memory that this process has held so far, in MB of 2^20 bytes: on a GPU that of its tensors."""
+    """Return the most memory that this process has held so far, in MB of 2^20 bytes: on a GPU that of its tensors."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
@@ -92,7 +94,7 @@ def peak_mb(device):
 
 
 def device_name(device):
-    """The GPU's name, or the CPU's and the number of threads."""
+    """Return the GPU's name, or the CPU's and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     cpus = Path("/proc/cpuinfo")
@@ -101,13 +103,13 @@ def device_name(device):
 
 
 def key_numbers(result):
-    """The sizes of the networks; times and memory are the machine's."""
+    """Return the sizes of the networks; times and memory are the machine's."""
     rows = zip(result["setup"], result["degree"], result["parameters"], strict=True)
     return {f"parameters, {setup}, L = {degree}": (size, 0) for setup, degree, size in rows}
 
 
 def draw(result, folder):
-    """Write table_5.csv; Markdown and verdict."""
+    """Write table_5.csv; return Markdown and claims."""
     rows, lines, costs = [], [], {}
     times = EPOCH * np.quantile(result["seconds"], [0.5, 0, 1], axis=-1).T  # median, least, most
     columns = (result[key].tolist() for key in ("setup", "degree", "parameters"))
@@ -127,29 +129,34 @@ def draw(result, folder):
         f"the process beyond the {np.median(result['before']):.0f} MB that Python held with its libraries after a step "
         "of a tiny model; on a GPU, that of the tensors there. The paper's: a GPU of 24 GB."
     )
-    return f"{text}\n\n{markdown_table(header, rows)}", verdict(costs)
+    return f"{text}\n\n{markdown_table(header, rows)}", claims(costs)
 
 
-def verdict(costs):
-    """From {degree: (seconds of 1,500 steps, MB, parameters)} of the paper's set-up: does memory end at L = 31?"""
-    largest = max(costs)
-    if largest <= LARGEST:
-        return f"not tested: no degree above {LARGEST}, where the paper's memory ends."
-    low, high = min(costs), max(degree for degree in costs if degree <= LARGEST)
-    time_ratio, ratio, _ = np.divide(costs[high], costs[low])
-    papers = np.divide(PAPER[max(PAPER)], PAPER[min(PAPER)])
+def claims(costs):
+    """Return the claim, from {degree: (seconds of 1,500 steps, MB, parameters)} of the paper's set-up, that memory ends
+    at L = 31."""
+    largest, low, high = max(costs), min(costs), max((degree for degree in costs if degree <= LARGEST), default=0)
     _, memory, parameters = costs[largest]
-    size, own = f"L = {largest} ({(largest + 1) ** 2:,} dimensions)", COPIES * 4 * parameters / 2**20
-    growth = (
-        f"From L = {low} to {high} time grows {time_ratio:.1f} times and memory {ratio:.1f} times (the paper's from "
-        f"{min(PAPER)} to {max(PAPER)}: {papers[0]:.1f} and {papers[1]:.1f} times)."
-    )
-    if memory > PAPERS_GPU_MB:
-        return f"reproduced: a GPU of 24 GB cannot hold {size}, which takes {memory:,.0f} MB. {growth}"
-    return (
-        f"differs: {size} takes {memory:,.0f} MB, so L = {LARGEST} does not fill 24 GB: there is little to hold, as "
-        f"{parameters / 1e6:.1f} M parameters are {own:,.0f} MB with gradients, Adam's moments and average. {growth}"
-    )
+    papers = np.divide(PAPER[max(PAPER)], PAPER[min(PAPER)])
+    ours = f"no degree above {LARGEST} was tried"
+    if largest > LARGEST:
+        size, own = f"L = {largest} ({(largest + 1) ** 2:,} dimensions)", COPIES * 4 * parameters / 2**20
+        ours = (
+            f"{size} takes {memory:,.0f} MB, of it {own:,.0f} for {parameters / 1e6:.1f} M parameters with gradients, "
+            "Adam's moments and average"
+        )
+    if low < high:
+        time_ratio, ratio, _ = np.divide(costs[high], costs[low])
+        ours += f"; from L = {low} to {high} time grows {time_ratio:.1f} times and memory {ratio:.1f} times"
+    return [
+        Claim(
+            f"a GPU of 24 GB cannot hold a degree above L = {LARGEST}",
+            f"{PAPER[LARGEST][1]:,} MB at L = {LARGEST}; from L = {min(PAPER)} to {max(PAPER)} time grows "
+            f"{papers[0]:.1f} times and memory {papers[1]:.1f} times",
+            ours,
+            bool(memory > PAPERS_GPU_MB) if largest > LARGEST else None,
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import numpy as np
 import table_6
 import torch
+from artefact import Claim
 from figure_4a import cramer_rao_km
-from methods.location_encoders import ENCODERS, drift_km
+from methods.location_encoders import ENCODERS
+from methods.place_decoder import drift_km
 from report import markdown_table, random_places, write_csv
 from table_6 import SHDD
 
@@ -19,8 +21,8 @@ PAPER = {"rbf": 102.4, "Sphere2Vec-sphereM": 89.1, SHDD: 5.3}
 
 
 def compute(context):
-    """Mean drifts in km, (rows, 3): without noise, with noise in the encodings' own units, and with noise in units of
-    their root mean square; the rows' names."""
+    """Return mean drifts in km, (rows, 3): without noise, with noise in the encodings' own units, and with noise in
+    units of their root mean square; the rows' names."""
     random = torch.Generator().manual_seed(0)
     places, rows, drifts = random_places(PLACES, random), {}, []
     for name in ENCODERS:
@@ -37,13 +39,13 @@ def compute(context):
 
 
 def key_numbers(result):
-    """SHDD's drifts, which depend on no training."""
+    """Return SHDD's drifts, which depend on no training."""
     rows = zip(result["names"].tolist(), result["drifts"][:, 1], strict=True)
     return {name: (drift, 0.05 * drift) for name, drift in rows if name.startswith(SHDD)}
 
 
 def draw(result, folder):
-    """Write table_7.csv; Markdown and verdict."""
+    """Write table_7.csv; return Markdown and claims."""
     names, drifts, rows = result["names"].tolist(), result["drifts"], []
     for name, own in zip(names, drifts, strict=True):
         degree = int(name.split("= ")[1]) if name.startswith(SHDD) else 0
@@ -58,20 +60,28 @@ def draw(result, folder):
         "noise has variance 0.01, nor at which L its 5.3 km are; L = 31 gives as much in units of the coefficients. "
         "The bound is that of Cramer and Rao for those units."
     )
-    return f"{text}\n\n{markdown_table(header, rows)}", verdict(names, drifts)
+    return f"{text}\n\n{markdown_table(header, rows)}", claims(names, drifts)
 
 
-def verdict(names, drifts):
-    """Does SHDD at L = 31 drift less than the learned decoders of rbf and Sphere2Vec, in either unit?"""
+def claims(names, drifts):
+    """Return the claims about the drifts (rows, 3): that SHDD's is less, in either unit, and that noise causes it."""
     own = drifts[names.index(f"{SHDD}, L = 31")]
     others = {name: drifts[names.index(name)] for name in PAPER if name != SHDD}
-    less = all((own[1:] < drift[1:]).all() for drift in others.values())
-    text = "; ".join(f"{name} {drift[1]:.0f} and {drift[2]:.0f}" for name, drift in others.items())
     still = ", ".join(f"{name} {drift[0]:.0f}" for name, drift in others.items())
-    mostly = all(drift[0] > drift[1] / 2 for drift in others.values())
-    because = ", so most of their drift is the decoder's own error" if mostly else ""
-    return (
-        f"{'reproduced' if less else 'differs'}: SHDD at L = 31 drifts {own[1]:.1f} km in its own units and "
-        f"{own[2]:.1f} in those of its root mean square, {text}. Without noise the learned decoders err by {still} "
-        f"km{because}."
-    )
+    return [
+        Claim(
+            f"SHDD at L = 31 drifts less than {name}",
+            f"{PAPER[SHDD]} against {PAPER[name]} km",
+            f"{own[1]:.1f} against {drift[1]:.0f} km in the encodings' own units, {own[2]:.1f} against "
+            f"{drift[2]:.0f} in those of the root mean square",
+            bool((own[1:] < drift[1:]).all()),
+        )
+        for name, drift in others.items()
+    ] + [
+        Claim(
+            "noise is what makes the others drift: without it they are not half as far off",
+            "it is one reason, the decoder's own error the other",
+            f"without noise the learned decoders err by {still} km",
+            not all(drift[0] > drift[1] / 2 for drift in others.values()),
+        )
+    ]

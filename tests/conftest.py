@@ -1,8 +1,44 @@
-import pytest
+import os
 
-from locdiff import train
+import hypothesis
+import pytest
+import torch
+
+from locdiff import memory, train
 from locdiff.data.geoclip import GeoClip
 from locdiff.evaluation import summaries
+
+COSTLY = ("run", "geoclip")  # fixtures that are made once: tests that share one run in one process
+
+hypothesis.settings.register_profile("locdiff", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("locdiff")
+
+
+def pytest_configure(config):
+    """Compute in full precision, and give each of several test processes one thread: they would fight over cores."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if config.getoption("numprocesses"):
+        os.environ["OMP_NUM_THREADS"] = "1"  # this one starts the others
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Send the tests of a file, and all tests that share a costly fixture, to one process."""
+    for item in items:
+        shared = [name for name in COSTLY if name in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Let no test depend on the random numbers that others have sampled."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def megabytes(monkeypatch):
+    """Set the memory budget of one test, in megabytes: megabytes(1e-3)."""
+    return lambda budget: monkeypatch.setattr(memory, "_megabytes", budget)
 
 
 @pytest.fixture(scope="session")

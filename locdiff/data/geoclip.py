@@ -1,4 +1,4 @@
-"""data.geoclip."""
+"""GeoCLIP: its trained encoders, and galleries of places embedded by them."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from locdiff.data.embeddings import Embeddings
 from locdiff.data.places import read_places
 from locdiff.errors import InputError
-from locdiff.files import cache_folder
+from locdiff.files import cache_folder, canonical_encoder
 from locdiff.sphere.healpix import healpix_anchors
 
 GEOCLIP = "GeoCLIP"  # the encoder of the galleries that its location encoder makes
@@ -48,30 +48,31 @@ class GeoClip(nn.Module):
         self.eval().requires_grad_(False)
 
     def images(self, embeddings):
-        """Embeddings of pictures by CLIP ViT-L/14, not normalised: (n, 768) -> unit vectors (n, 512)."""
+        """Return unit vectors (n, 512) for embeddings (n, 768) of pictures by CLIP ViT-L/14, not normalised."""
         return normalize(self.head(embeddings), dim=-1)
 
     def places(self, lat_lon):
-        """Places (n, 2) in degrees -> unit vectors (n, 512)."""
+        """Return unit vectors (n, 512) for places (n, 2) in degrees."""
         return normalize(self.location_encoder(lat_lon.float()), dim=-1)
 
     def queries(self, embeddings, encoder):
-        """What galleries of places are searched with, (n, 512), for embeddings (n, d) by the encoder of that name."""
+        """Return what galleries of places are searched with, (n, 512), for embeddings (n, d) by the named encoder."""
         if encoder == SIMULATION:
             return normalize(embeddings, dim=-1)
         if geoclip_takes(encoder):
             return self.images(embeddings)
         raise InputError(
-            f"GeoCLIP's galleries are searched with embeddings by ViT-L-14/openai, these are by '{encoder}': embed the "
-            "pictures with python -m locdiff.embed, or search among the training pictures"
+            f"GeoCLIP's galleries are searched with embeddings by open_clip:ViT-L-14/openai, these are by '{encoder}': "
+            "embed the pictures with python -m locdiff.embed, or search among the training pictures"
         )
 
 
 def geoclip_takes(encoder):
-    """Whether the encoder of that name is GeoCLIP's: CLIP ViT-L/14 with OpenAI's weights, or with a user's own file."""
-    model, _, weights = encoder.partition("/")
+    """Return whether the named encoder is GeoCLIP's: CLIP ViT-L/14 with OpenAI's weights, or with a user's file."""
+    kind, _, details = canonical_encoder(encoder).partition(":")
+    model, _, weights = details.partition("/")
     known = re.fullmatch(r"openai|.*-[0-9a-f]{12}", weights)
-    return model in ("ViT-L-14", "ViT-L-14-quickgelu") and known is not None
+    return kind == "open_clip" and model in ("ViT-L-14", "ViT-L-14-quickgelu") and known is not None
 
 
 def _package():
@@ -87,7 +88,7 @@ def _weights(name):
 
 
 def gallery_places(name):
-    """The places (n, 2) of a gallery by its name.
+    """Return the places (n, 2) of a gallery by its name.
 
     mp16: GeoCLIP's gallery, 100,000 places of pictures of MP-16. grid:N: the HEALPix grid nearest to N places, evenly
     spread. latlon:N: a grid of latitudes and longitudes of about N places, dense at the poles. Else a file of places.
@@ -112,7 +113,7 @@ def gallery_places(name):
 
 
 def embed_places(lat_lon, geoclip, progress=True):
-    """The gallery of the places (n, 2), embedded by GeoCLIP; kept in the cache folder, where it is read from next time.
+    """Return the gallery of the places (n, 2), embedded by GeoCLIP; the cache folder keeps it for the next time.
 
     InputError if the cache folder cannot be written.
     """

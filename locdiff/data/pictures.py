@@ -1,4 +1,4 @@
-"""Where the pictures are and where they were taken: tables of places, folders, zip and tar archives, tar shards."""
+"""Where the pictures are and where they were taken: folders, zip and tar archives, tar shards."""
 
 import io
 import json
@@ -31,7 +31,7 @@ class Picture:
 
 
 def read_source(source, table=None):
-    """The pictures of a folder, an archive or a single file, and their places: (list of Picture, Places).
+    """Return the pictures of a folder, an archive or a single file, and their places: (list of Picture, Places).
 
     With a table (`table`, or the only one at the top of the folder) these are its lines, each matched to the picture of
     that name: its path below the folder or in an archive, with / or _, with or without the folders and the ending. Else
@@ -57,7 +57,7 @@ def read_source(source, table=None):
 
 
 def find_pictures(source):
-    """All pictures of a folder, an archive or a single file: {name: Picture} and, in tar shards, {name: json bytes}."""
+    """Return all pictures of a folder, an archive or a file, {name: Picture}, and tar shards' {name: json bytes}."""
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source} does not exist; give a folder of pictures, a zip or tar archive, or a picture")
@@ -145,7 +145,7 @@ def _spellings(name):
 
 
 def read_picture(picture):
-    """The picture as an upright RGB image; ValueError says what is wrong with it."""
+    """Return the picture as an upright RGB image; ValueError says what is wrong with it."""
     if picture.path is None:
         raise ValueError("no picture of this name was found")
     try:

@@ -1,4 +1,4 @@
-"""data.places."""
+"""Tables of places: csv, tsv and parquet files under the column names of the field."""
 
 import csv
 import math
@@ -32,7 +32,7 @@ class Places:
 
 
 def read_places(path, missing_is_nan=False):
-    """The places in a csv, tsv or parquet file with columns for id, lat, lon (and author) under their usual names.
+    """Return the places in a csv, tsv or parquet file with columns id, lat, lon (and author) under their usual names.
 
     A wrong or absent value raises InputError with its line, or, with `missing_is_nan`, makes the place NaN.
     """

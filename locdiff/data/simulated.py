@@ -1,4 +1,4 @@
-"""data.simulated."""
+"""A simulation of photographs: places, seen through GeoCLIP's location encoder and noise."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class Simulation:
 
 
 def simulated_pictures(gallery, draws, noise, generator):
-    """Embeddings (n * draws, 512) of mean square one for the places of a gallery (Embeddings), `draws` for each.
+    """Return embeddings (n * draws, 512) of mean square one for the places of a gallery (Embeddings), `draws` for each.
 
     The location embedding, a unit vector, plus independent normal noise of standard deviation noise / sqrt(512).
     """
@@ -39,7 +39,7 @@ def simulated_pictures(gallery, draws, noise, generator):
 
 
 def simulation(settings, folder=None, progress=True):
-    """The folder of the simulated data, with train/, test/ and gallery.csv; built on first use and kept.
+    """Return the folder of the simulated data, with train/, test/ and gallery.csv; built on first use and kept.
 
     gallery.csv holds GeoCLIP's gallery, without the places that are held out of it to test on. No place is both for
     training and for testing. InputError for settings that ask for more places than there are.

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, summaries of posteriors, retrieval and what combines them, the report."""

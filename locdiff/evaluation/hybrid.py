@@ -71,7 +71,7 @@ def choose_weight(weighted: Tensor, truth: Tensor, seed: int = 0) -> Tensor:
 
 
 def open_gallery(name, embeddings, train, test, device, progress=True):
-    """What the hybrid searches: queries (n, d') for embeddings (n, d), and a gallery (Embeddings).
+    """Return what the hybrid searches: queries (n, d') for embeddings (n, d), and a gallery (Embeddings).
 
     The gallery is the training pictures, or, with a `name`, places embedded by GeoCLIP; see `gallery.gallery_places`.
     """

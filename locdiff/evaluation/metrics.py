@@ -12,7 +12,7 @@ GEOSCORE_SCALE_KM = 1492.7
 
 
 def score(lat_lon, truth):
-    """Scores of the predictions (n, 2) for the places (n, 2), in degrees, as a dict.
+    """Return scores of the predictions (n, 2) for the places (n, 2), in degrees, as a dict.
 
     `accuracy`: per cent within each threshold (d <= k) in km; `median_km`; `geoscore`, the mean of 5000 exp(-d/1492.7);
     `failed`: predictions that are missing or not finite, which count as infinitely far; `count`: n.
@@ -31,14 +31,15 @@ def score(lat_lon, truth):
 
 
 def hits(lat_lon, truth):
-    """Whether predictions (n, 2), or one for each threshold (n, thresholds, 2), lie within each threshold of the true
-    places (n, 2): bool (n, thresholds). Predictions that are not finite do not."""
+    """Return whether predictions lie within each threshold of the true places (n, 2): bool (n, thresholds).
+
+    Predictions are (n, 2), or one for each threshold, (n, thresholds, 2). Predictions that are not finite do not."""
     each = lat_lon[:, None].expand(-1, len(THRESHOLDS_KM), -1) if lat_lon.ndim == 2 else lat_lon
     return great_circle_km(each.double(), truth[:, None].double()) <= torch.tensor(THRESHOLDS_KM)
 
 
 def bootstrap(values, resamples=1000, seed=0):
-    """95 % interval of the mean over pictures of the array `values` (n, ...): its two ends, each (...).
+    """Return the 95 % interval of the mean over pictures of the array `values` (n, ...): its two ends, each (...).
 
     Pictures are drawn with replacement `resamples` times; values may be hits, or differences of the hits of two methods
     on the same pictures. ValueError if there are none.
@@ -52,13 +53,13 @@ def bootstrap(values, resamples=1000, seed=0):
 
 
 def score_each(lat_lon, truth):
-    """Scores of predictions made for each threshold, (n, thresholds, 2): the `accuracy` within each by its own."""
+    """Return the `accuracy` within each threshold of predictions made for it, (n, thresholds, 2), as a dict."""
     own = [score(places, truth)["accuracy"][k] for k, places in zip(THRESHOLDS_KM, lat_lon.unbind(1), strict=True)]
     return {"accuracy": dict(zip(THRESHOLDS_KM, own, strict=True))}
 
 
 def table(rows):
-    """Markdown table of {name: score dict}; a row may lack all but `accuracy`. Failed predictions are named below."""
+    """Return a Markdown table of {name: score}, failures below it; a score may lack all but `accuracy`."""
     lines = ["| | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km | GeoScore |", "|---|" + "---:|" * 7]
     for name, row in rows.items():
         cells = [f"{row['accuracy'][k]:.1f}" for k in THRESHOLDS_KM]

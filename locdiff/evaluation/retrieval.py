@@ -28,12 +28,12 @@ def _cosines(queries, gallery, progress):
 
 
 def retrieve(queries, gallery, progress=True):
-    """The place of the picture of the gallery (Embeddings) nearest by cosine to each query, (n, d) -> (n, 2)."""
+    """Return the place of the picture of the gallery (Embeddings) nearest by cosine to each query, (n, d) -> (n, 2)."""
     return torch.from_numpy(gallery.lat_lon)[nearest(queries, gallery, 1, progress)[1][:, 0]]
 
 
 def nearest(queries, gallery, k, progress=True):
-    """The k pictures of the gallery (Embeddings) nearest by cosine to each query (n, d), the nearest first.
+    """Return the k pictures of the gallery (Embeddings) nearest by cosine to each query (n, d), the nearest first.
 
     Returns their cosines and their positions in the gallery, both (n, k), or (n, len(gallery)) if it holds fewer. Of
     equals in different chunks the first comes first. The gallery is read in chunks: it may be larger than memory. It is
@@ -49,7 +49,7 @@ def nearest(queries, gallery, k, progress=True):
 
 
 def retrieve_near(queries, gallery, candidates, radius_km=200.0, progress=True):
-    """Retrieval restricted to the neighbourhood of candidates: the paper's LocDiffusion + GeoCLIP (section 5.2).
+    """Retrieve in the neighbourhood of candidates only: the paper's LocDiffusion + GeoCLIP (section 5.2).
 
     Of the gallery's places within radius_km of any of the k candidates of a query, the one nearest by cosine; where
     there is none, the first candidate. queries (n, d), candidates (n, k, 2) -> places (n, 2). A candidate that is NaN
@@ -71,7 +71,7 @@ def retrieve_near(queries, gallery, candidates, radius_km=200.0, progress=True):
 
 
 def retrieve_by_density(queries, gallery, log_density, weights=WEIGHTS, progress=True):
-    """Retrieval whose score is multiplied by a density: for each weight w the place of the gallery of the largest
+    """Retrieve by a score times a density: return for each weight w the place of the gallery of the largest
 
         w cosine + log density,
 
@@ -93,7 +93,7 @@ def retrieve_by_density(queries, gallery, log_density, weights=WEIGHTS, progress
 
 
 def weigh_modes(queries, gallery, modes, probability, weights=WEIGHTS[:-1], progress=True):
-    """Modes of a density weighed by retrieval: for each weight w, of the tops x_h the one of the largest
+    """Return one mode of each density, chosen by retrieval: for each weight w, of the modes x_h that of the largest
 
         P_h (FLOOR + sum over j of softmax_j(w cosine_j) exp(-d(x_h, y_j)^2 / (2 VOTE_KM^2))),
 

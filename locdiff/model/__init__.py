@@ -1,0 +1,1 @@
+"""The model: its configuration, network, diffusion, objectives, refinement levels, posteriors and checkpoints."""

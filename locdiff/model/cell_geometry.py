@@ -15,6 +15,7 @@ from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors, interpolation
 
 POINT_BYTES = 48  # that a point of a remembered cell takes: its location, its pixel, its cells at the next level
+GEOMETRIES = 2  # that share the memory budget
 
 
 @lru_cache(maxsize=2)
@@ -39,7 +40,7 @@ class CellGeometry:
     def __init__(self, anchors: Tensor, level: RefinementLevel | None, below: RefinementLevel | None):
         self.anchors, self.level, self.below = anchors, level, below
         count = 12 * level.zoom_nside**2 if level else len(anchors)
-        remembered = batch_size(POINT_BYTES * count)
+        remembered = batch_size(GEOMETRIES * POINT_BYTES * count)
         self.points = lru_cache(remembered)(self._points)
         self.pixels = lru_cache(remembered)(self._pixels)
         self.memberships = lru_cache(remembered)(self._memberships)

@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -106,11 +107,8 @@ def config_from_record(record: dict) -> ModelConfig:
     """Return the ModelConfig of a record, nested, or flat as in format 3. Raises TypeError for unknown names."""
     if "network" in record:
         return options.from_record(ModelConfig, record)
-    values = {RENAMED.get(name, name): value for name, value in record.items()}
+    values: dict[str, Any] = {RENAMED.get(name) or name: value for name, value in record.items()}
     values["encoder"] = canonical_encoder(values.get("encoder", "unknown"))
-    unknown = set(values) - options.names(ModelConfig)
-    if unknown:
-        raise TypeError(", ".join(sorted(unknown)))
     return options.nest(ModelConfig, values)
 
 

@@ -86,7 +86,7 @@ class RefinementConfig:
     levels: int = option(1, "levels of the hierarchy: 1, or more that refine the location in zoomed coordinates")
     zoom: float = option(8.0, "how far each level zooms in on the one above, about the center of a cell")
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
-    zoom_width: int = option(512, "width of the second level's network")
+    zoom_width: int = option(512, "width of the network of refinement level 1")
     zoom_rank: int = option(64, "rank of the part of it that each cell has for itself")
     cells: tuple = ()  # number of cells of each refinement level that there is; the last levels are fitted at the end
     subdivision: int = 8  # the cells of level k are HEALPix pixels of nside subdivision^k
@@ -160,6 +160,12 @@ class ModelConfig:
         """Evaluations of the network a sample: those asked for, or as many as the objective needs."""
         usual = min(self.objective_type.usual_steps, self.diffusion.noise_levels)
         return self.inference.sample_steps or usual
+
+    @property
+    def samples_in_one_pass(self) -> bool:
+        """Whether the reverse process is one evaluation at pure noise of a network that does not see it: then a sample
+        is one of the one-pass density. The geometric schedule ends in pure noise."""
+        return self.sample_steps == 1 and self.objective.exact_skip and self.diffusion.schedule == "geometric"
 
     @property
     def integration_nside(self) -> int:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from locdiff.errors import InputError
 from locdiff.model.training_data import TrainingData
@@ -40,6 +40,9 @@ class Whitening(nn.Module):
     Encoders give numbers of any size, and most of their variance lies in few directions: a network that is briefly
     trained sees little else.
     """
+
+    mean: Tensor
+    matrix: Tensor
 
     def __init__(self, d):
         super().__init__()
@@ -117,7 +120,7 @@ class CSUNet(nn.Module):
 
 
 def sinusoidal_embedding(t, dim):
-    """Embedding of the step t (...) in dim / 2 sines and cosines of geometric frequencies 1 to 1e-4: (..., dim)."""
+    """Return dim / 2 sines and cosines of t (...), of geometric frequencies 1 to 1e-4: (..., dim)."""
     frequencies = torch.logspace(0, -4, dim // 2, device=t.device)
     angles = t[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -4,6 +4,7 @@ import math
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class LocDiffusion(nn.Module):
     q_e over locations (paper Eq. 11), and the prediction of x_0 is its mean parameter, sqrt(4 pi) E_{q_e}[Y].
     """
 
+    alpha_bar: Tensor
+    refinements: nn.ModuleList
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
@@ -49,15 +53,13 @@ class LocDiffusion(nn.Module):
         levels = [kinds[k](k + 1, count, config) for k, count in enumerate(config.refinement.cells)]
         self.refinements = nn.ModuleList(levels)
 
-    # Training
-
     def prepare(self, data: TrainingData) -> None:
         """Set what is computed from the training data before the first step: the whitening and the cells of level 1.
 
         Raises InputError if the embeddings cannot be whitened.
         """
         fit_whitening(self, data, self.config.network.whiten)
-        for level in self.refinements:
+        for level in self.levels:
             level.cell_id.copy_(occupied_cells(torch.from_numpy(data.lat_lon), level.nside))
 
     def finalize(self, data: TrainingData, progress: bool = True) -> None:
@@ -93,7 +95,7 @@ class LocDiffusion(nn.Module):
             torch.manual_seed(derive_seed(torch.initial_seed(), rank))
         loss = self.objective.loss(self(x_t, t, embeddings), coeffs, anchors)
         if uniform is not None:
-            loss = loss + self.refinements[0].loss(self.network.whiten(embeddings), lat_lon, uniform)
+            loss = loss + self.levels[0].loss(self.network.whiten(embeddings), lat_lon, uniform)
         return loss
 
     def random_times(self, count: int) -> Tensor:
@@ -103,8 +105,6 @@ class LocDiffusion(nn.Module):
         if d.p_pure_noise:
             t[torch.rand(count, device=t.device) < d.p_pure_noise] = d.noise_levels
         return t
-
-    # The network
 
     def forward(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
         """Return the network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
@@ -130,11 +130,14 @@ class LocDiffusion(nn.Module):
         return self.objective.denoise(self(x_t, t, embeddings))
 
     @property
+    def levels(self) -> list[Any]:
+        """The refinement levels 1, 2, ...; the first is a LowRankHeadLevel."""
+        return list(self.refinements)
+
+    @property
     def device(self) -> torch.device:
         """The device of the model."""
         return self.alpha_bar.device
-
-    # Posteriors
 
     @torch.no_grad()
     def posterior(self, embeddings: Tensor) -> LocationPosterior:
@@ -145,18 +148,18 @@ class LocDiffusion(nn.Module):
         coeffs = self.one_pass(embeddings)
         chunks = coeffs.split(batch_size(8 * len(self.grid.anchors)))
         probs = [self.objective.pixel_probs(self.grid.synthesis(chunk.to(self.device))).cpu() for chunk in chunks]
-        chain = None if self._samples_in_one_pass else ReverseProcess(self, embeddings)
+        chain = None if self.config.samples_in_one_pass else ReverseProcess(self, embeddings)
         base = PixelPosterior(self.grid, self.objective, coeffs, torch.cat(probs), chain)
         if not self.refinements:
             return base
         features, cells_each = self.image_features(embeddings), self.config.inference.zoom_into
-        return refine(base, self.refinements, self.geometries, features, cells_each)
+        return refine(base, self.levels, self.geometries, features, cells_each)
 
     @property
     def posterior_batch_size(self) -> int:
         """How many pictures' posteriors fit into the memory budget, with what is computed from them."""
         points = 20 * len(self.grid.anchors)
-        points += sum(self.config.inference.zoom_into * 6 * 12 * level.zoom_nside**2 for level in self.refinements)
+        points += sum(self.config.inference.zoom_into * 6 * 12 * level.zoom_nside**2 for level in self.levels)
         return batch_size(4 * points)
 
     @torch.no_grad()
@@ -175,22 +178,13 @@ class LocDiffusion(nn.Module):
     @torch.no_grad()
     def image_features(self, embeddings: Tensor) -> Tensor:
         """Return the features that refinement levels read, (n, embed_dim) -> (n, width), on the model's device."""
-        return self.refinements[0].encode_image(self.network.whiten(self.on_device(embeddings)))
+        return self.levels[0].encode_image(self.network.whiten(self.on_device(embeddings)))
 
     @cached_property
     def geometries(self) -> list[CellGeometry]:
         """Where the points lie that the densities of level 0 and of every refinement level are made of."""
-        levels = [None, *self.refinements, None]
+        levels = [None, *self.levels, None]
         return [CellGeometry(self.grid.anchors, *pair) for pair in pairwise(levels)]
-
-    # Sampling
-
-    @property
-    def _samples_in_one_pass(self):
-        """Whether the reverse process is one evaluation at pure noise of a network that does not see it: then a sample
-        is one of the one-pass density."""
-        c = self.config
-        return c.sample_steps == 1 and c.objective.exact_skip and float(self.alpha_bar[-1]) == 0
 
     def sample(self, embeddings: Tensor, count: int = 16, seed: int = 0, first: int = 0, **how) -> Tensor:
         """Return `count` locations a picture by the reverse process of level 0, (n, embed_dim) -> (n, count, 2).
@@ -208,8 +202,6 @@ class LocDiffusion(nn.Module):
     @cached_property
     def _neighborhoods(self):
         return decoder.neighborhoods(self.grid.anchors, self.config.inference.rho_km)
-
-    # Files
 
     def on_device(self, embeddings) -> Tensor:
         """Return embeddings as float32 on the model's device."""

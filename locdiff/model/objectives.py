@@ -135,6 +135,7 @@ class ShddKL(Regression):
         return torch.randn(self.anchors, 3, dtype=torch.float64, device=device)
 
     def loss(self, output, coeffs, anchors):
+        assert anchors is not None  # those of `random_anchors`
         x, y, z = anchors.T
         theta, phi = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
         basis = real_spherical_harmonics(theta, phi, self.l_max).to(output.dtype)

@@ -27,6 +27,7 @@ class LocationPosterior(ABC):
 
     pixel_probs: Tensor
     grid: HealpixTransform
+    _modes: tuple[int, Tensor, Tensor] | None = None  # the largest k asked for, and its modes
 
     def __len__(self) -> int:
         return len(self.pixel_probs)
@@ -56,13 +57,24 @@ class LocationPosterior(ABC):
     def sample_coeffs(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
         """Return the coefficients (n, count, D) of level 0 that the same locations have."""
 
-    @abstractmethod
     def modes(self, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the k most probable modes (n, k, 2), exact, and the probabilities of their basins (n, k).
 
         Basins are sets of pixels that do not overlap, so all probabilities sum to one. Where a density has fewer than k
         modes the rest have probability zero; where all have fewer, k is the largest number of them.
         """
+        if self._modes is None or self._modes[0] < k:
+            pixel, probability = pixels.modes(self.pixel_probs, k, self._basins)
+            self._modes = k, self._exact_modes(pixel), probability
+        return self._modes[1][:, :k], self._modes[2][:, :k]
+
+    @cached_property
+    def _basins(self) -> Tensor:
+        return pixels.basins(self.pixel_probs)
+
+    @abstractmethod
+    def _exact_modes(self, pixel: Tensor) -> Tensor:
+        """Return the modes (n, k, 2) of the basins whose most probable pixels are `pixel` (n, k)."""
 
     @abstractmethod
     def mass_within(self, lat_lon: Tensor) -> Tensor:
@@ -100,7 +112,6 @@ class PixelPosterior(LocationPosterior):
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
         self._draw = lru_cache(maxsize=1)(chain or self._sample_density)
-        self._modes = (torch.empty(len(coeffs), 0, 2), torch.empty(len(coeffs), 0))
 
     def log_prob(self, lat_lon):
         return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
@@ -120,11 +131,8 @@ class PixelPosterior(LocationPosterior):
         random.normal(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
         return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
 
-    def modes(self, k=1):
-        if self._modes[0].shape[1] < k:
-            pixel, probability = pixels.modes(self.pixel_probs, k)
-            self._modes = self.ascend(self.anchors[pixel]), probability
-        return self._modes[0][:, :k], self._modes[1][:, :k]
+    def _exact_modes(self, pixel):
+        return self.ascend(self.anchors[pixel])
 
     def ascend(self, places: Tensor, pictures: Tensor | slice = slice(None)) -> Tensor:
         """Return the modes of F next to locations (m, k, 2) for the m `pictures`, by Newton's method: (m, k, 2)."""

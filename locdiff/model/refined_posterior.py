@@ -46,7 +46,7 @@ class MixtureComponent:
         """The distance between neighboring points, where they are densest."""
         return math.sqrt(4 * math.pi / self.masses.shape[-1]) / self.level.s * EARTH_RADIUS_KM
 
-    @cached_property
+    @property
     def points(self) -> Tensor:
         """The locations of the points, (n, K M, 2), float32."""
         return self.geometry.of_cells(self.geometry.points, self.cell_index)
@@ -118,7 +118,6 @@ class RefinedPosterior(LocationPosterior):
         self.pixel_probs = remaining.clone()
         for component in components:
             self.pixel_probs.scatter_add_(1, component.pixels, component.masses.flatten(1))
-        self._modes = (torch.empty(len(base), 0, 2), torch.empty(len(base), 0))
 
     def log_prob(self, lat_lon):
         return torch.logsumexp(torch.stack(self._log_parts(lat_lon)), dim=0).to(self.base.coeffs)
@@ -156,7 +155,7 @@ class RefinedPosterior(LocationPosterior):
     def sample(self, count, seed=0, first=0):
         """See `LocationPosterior.sample`. A sample of the base samples a cell at each level; it is replaced by a sample
         of the cell's density if the picture is refined in that cell, and otherwise stays where it is."""
-        places = self.base.sample(count, seed, first).double()
+        places = self.base.sample(count, seed, first).clone()  # the base remembers its own
         random, moves = PictureNoise(seed, first, len(self), count, stream=(1,)), torch.ones(places.shape[:2]).bool()
         for component in self.components:
             level, uniform = component.level, random.uniform(4)  # for the cell, the pixel, and where in the pixel
@@ -172,20 +171,12 @@ class RefinedPosterior(LocationPosterior):
     def sample_coeffs(self, count, seed=0, first=0):
         return self.base.sample_coeffs(count, seed, first)
 
-    def modes(self, k=1):
-        """See `LocationPosterior.modes`. A mode is the densest point of its basin, of any cell or of the base."""
-        if self._modes[0].shape[1] < k:
-            basin = pixels.basins(self.pixel_probs)
-            pixel, probability = pixels.modes(self.pixel_probs, k, basin)
-            self._modes = self._densest(pixel, basin), probability
-        return self._modes[0][:, :k], self._modes[1][:, :k]
-
-    def _densest(self, pixel, basin):
-        """The densest locations (n, k, 2) of the basins (n, N) of the modes at `pixel` (n, k)."""
+    def _exact_modes(self, pixel):
+        """The densest points of the basins, of any cell or of the base, and from there by Newton's method."""
         best = (self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log()
         where = torch.full((2, *pixel.shape), -1)  # the component, -1 for the base, and which of its points
         for i, component in enumerate(self.components):
-            log_density, mode = component.log_density(), basin.gather(1, component.pixels)
+            log_density, mode = component.log_density(), self._basins.gather(1, component.pixels)
             for h in range(pixel.shape[1]):
                 value, point = log_density.masked_fill(mode != pixel[:, h : h + 1], -torch.inf).max(dim=-1)
                 better = value > best[:, h]

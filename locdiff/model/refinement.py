@@ -40,6 +40,8 @@ class RefinementLevel(nn.Module):
     coordinates can integrate: without that, training would learn to hide modes between them.
     """
 
+    cell_id: Tensor
+
     def __init__(self, k: int, count: int, config):
         super().__init__()
         c = config.refinement
@@ -81,6 +83,8 @@ class LowRankHeadLevel(RefinementLevel):
     turn them into natural parameters. The cells of one of HEALPix's 12 base pixels share the input of the latter.
     The level does not see x_t: with the exact skip alone, diffusion in zoomed coordinates samples exactly this density.
     """
+
+    base: Tensor
 
     def __init__(self, k, count, config):
         super().__init__(k, count, config)

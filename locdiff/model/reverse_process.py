@@ -1,27 +1,21 @@
 """Samples by the reverse process: from pure noise, over the noise levels, to locations."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.model import diffusion
 from locdiff.seeding import PictureNoise
-
-if TYPE_CHECKING:
-    from locdiff.model.locdiffusion import LocDiffusion
 
 
 class ReverseProcess:
     """The reverse process of a model's level 0 for pictures `embeddings` (n, embed_dim).
 
-    `steps` noise levels of the schedule are used by the `sampler`: make() -> an object such as `diffusion.DDIM`. Their
-    defaults are those of the model's configuration.
+    `model` is a LocDiffusion. The `sampler`, make() -> an object such as `diffusion.DDIM`, uses `steps` noise levels of
+    the schedule. Their defaults are those of the model's configuration.
     """
 
-    def __init__(self, model: "LocDiffusion", embeddings: Tensor, steps: int = 0, sampler=None):
+    def __init__(self, model, embeddings: Tensor, steps: int = 0, sampler=None):
         model.config.check(embeddings)
         self.model, self.embeddings = model, embeddings
         self.steps = steps or model.config.sample_steps
@@ -34,9 +28,7 @@ class ReverseProcess:
         Pictures and samples are one batch, as large as the memory budget allows. A picture's noise follows from the
         seed and its position, `first` being that of the first. Raises InputError unless count >= 1 and seed >= 0.
         """
-        if count < 1 or seed < 0:
-            raise InputError(f"need at least one sample and seed >= 0, got {count} and {seed}")
-        size = batch_size(4 * len(self.model.grid.anchors) * count)
+        size = batch_size(4 * len(self.model.grid.anchors) * max(count, 1))
         parts = [
             self._run(chunk, PictureNoise(seed, first + i * size, len(chunk), count))
             for i, chunk in enumerate(torch.as_tensor(self.embeddings).split(size))

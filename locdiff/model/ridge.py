@@ -58,6 +58,12 @@ def from_plane(u: Tensor) -> Tensor:
 class RidgeReadoutLevel(RefinementLevel):
     """Level k > 1. Natural parameters from features (m, width), for the cells at `cell_index` (m,): (m, D)."""
 
+    weight: Tensor
+    bias: Tensor
+    sigma: Tensor
+    profile: Tensor
+    knots: Tensor
+
     def __init__(self, k, count, config):
         super().__init__(k, count, config)
         c = config.refinement

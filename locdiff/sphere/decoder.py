@@ -1,15 +1,18 @@
-"""From coefficients back to a place. Every decoder takes coeffs (..., D) and returns lat_lon (..., 2) and score (...).
+"""From coefficients back to a location.
 
-`mode_seeking` and `kl_decoder`, the paper's, choose among anchors. `exact_mode` and `best_within` are not limited to
-them: what they maximise is smooth, so they climb from the best pixel to the top.
+Every decoder takes coeffs (..., D) and returns lat_lon (..., 2) in degrees and score (...). `mode_seeking` and
+`kl_decoder`, the paper's, choose among anchors. `exact_mode` and `best_within` are not limited to them: what they
+maximise is smooth, so Newton's method takes them from the best pixel to the mode.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]  # compiled, and scipy has no stubs
 from scipy.special import eval_legendre
+from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
 from locdiff.memory import batch_size
@@ -20,12 +23,14 @@ from locdiff.sphere.spherical_harmonics import real_spherical_harmonics, rotate
 
 NEWTON_STEPS = 12
 
+Neighborhoods = list[tuple[Tensor, Tensor]]  # see `neighborhoods`
 
-def mode_seeking(coeffs, anchors, rho_km):
-    """The anchor around which most of the mass of exp(F_e) lies within rho_km, and the log of that share (Eqs. 15, 17).
 
-    (..., D) x (N, 2) -> lat_lon (..., 2), score (...). rho_km = 0 takes the anchor of the largest F_e. The harmonics at
-    the anchors are kept where the memory budget allows it, else computed again in pieces.
+def mode_seeking(coeffs: Tensor, anchors: Tensor, rho_km: float) -> tuple[Tensor, Tensor]:
+    """Return the anchor with the largest share of the mass of exp(F_e) within rho_km, and the log of that share.
+
+    Eqs. 15, 17: (..., D), (N, 2) -> lat_lon (..., 2), score (...). rho_km = 0 gives the anchor of the largest F_e. The
+    harmonics at the anchors are kept where the memory budget allows it, else computed again in pieces.
     """
     if len(anchors) <= batch_size(16 * coeffs.shape[-1]):
         basis = encode(anchors, math.isqrt(coeffs.shape[-1]) - 1).to(coeffs.dtype)
@@ -33,8 +38,11 @@ def mode_seeking(coeffs, anchors, rho_km):
     return mode_seek(lambda batch: synthesis_at(batch, anchors), coeffs, anchors, neighborhoods(anchors, rho_km))
 
 
-def synthesis_at(coeffs, lat_lon):
-    """F_e at any places, the dense product: (..., D) x (N, 2) -> (..., N). The harmonics never exist all at once."""
+def synthesis_at(coeffs: Tensor, lat_lon: Tensor) -> Tensor:
+    """Return F_e at any locations, by the dense product: (..., D), (N, 2) -> (..., N).
+
+    The harmonics never exist all at once.
+    """
     dimensions = coeffs.shape[-1]
     values = coeffs.new_empty(*coeffs.shape[:-1], len(lat_lon))
     size = batch_size(64 * dimensions)
@@ -44,8 +52,13 @@ def synthesis_at(coeffs, lat_lon):
     return values
 
 
-def mode_seek(evaluate_on_anchors, coeffs, anchors, neighborhoods):
-    """Mode seeking with any `evaluate_on_anchors`: (n, D) -> (n, N), in chunks; returns what `mode_seeking` returns."""
+def mode_seek(
+    evaluate_on_anchors: Callable[[Tensor], Tensor], coeffs: Tensor, anchors: Tensor, neighborhoods: Neighborhoods
+) -> tuple[Tensor, Tensor]:
+    """Return what `mode_seeking` returns, with any `evaluate_on_anchors`: (n, D) -> F_e (n, N), in chunks.
+
+    `neighborhoods` are those of the anchors (N, 2).
+    """
     batch = coeffs.reshape(-1, coeffs.shape[-1])
     best, score = batch.new_empty(len(batch), dtype=torch.long), batch.new_empty(len(batch))
     size = batch_size(64 * len(anchors))
@@ -59,11 +72,11 @@ def mode_seek(evaluate_on_anchors, coeffs, anchors, neighborhoods):
     return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.log().reshape(lead))
 
 
-def neighborhoods(anchors, rho_km, pairs=2**22):
-    """The anchors within rho_km of each of the N anchors, itself always among them.
+def neighborhoods(anchors: Tensor, rho_km: float, pairs: int = 2**22) -> Neighborhoods:
+    """Return the anchors within rho_km of each of the N anchors (N, 2), itself always among them.
 
-    A list of (members, starts), one for every so many anchors as have about `pairs` neighbours together: the indices of
-    all of these, and where in them each anchor's begin. All pairs are kept, 4 bytes each.
+    The list has one (members, starts) for every so many anchors as have about `pairs` neighbours together: the indices
+    of all of these, and where in them each anchor's begin; int32. All pairs are kept, 4 bytes each.
     """
     chord = 2 * math.sin(min(rho_km / EARTH_RADIUS_KM, math.pi) / 2)
     block = max(1, int(pairs / (1 + len(anchors) * chord**2 / 4)))
@@ -71,22 +84,23 @@ def neighborhoods(anchors, rho_km, pairs=2**22):
     tree, blocks = cKDTree(xyz), []
     for start in range(0, len(xyz), block):
         own = np.arange(len(xyz[start : start + block]))
-        pairs = cKDTree(xyz[start : start + block]).sparse_distance_matrix(tree, chord, output_type="ndarray")
-        near = pairs[pairs["i"] + start != pairs["j"]]
+        found = cKDTree(xyz[start : start + block]).sparse_distance_matrix(tree, chord, output_type="ndarray")
+        near = found[found["i"] + start != found["j"]]
         owner = np.concatenate([own, near["i"]])
         order = np.argsort(owner, kind="stable")
         members = np.concatenate([own + start, near["j"]])[order]
         starts = np.searchsorted(owner[order], own)
-        blocks.append(tuple(torch.from_numpy(part.astype(np.int32)).to(anchors.device) for part in (members, starts)))
+        members, starts = (torch.from_numpy(part.astype(np.int32)).to(anchors.device) for part in (members, starts))
+        blocks.append((members, starts))
     return blocks
 
 
-def kl_decoder(coeffs, anchors):
-    """The anchor whose density p is nearest to q_e, arg min KL(q_e || p), and minus that divergence (Eq. 14).
+def kl_decoder(coeffs: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the anchor whose density p is nearest to q_e, arg min KL(q_e || p), and minus that divergence (Eq. 14).
 
-    Both integrals run over the anchors too. (..., D) x (N, 2) -> lat_lon (..., 2), score (...). As KL(q_e || p) is
-    sum q log q - <E_q[Y], PE> + log Z(PE), all N divergences of one e cost one product of N x D. It keeps the harmonics
-    at all anchors, and log Z costs N x N x D once.
+    (..., D), (N, 2) -> lat_lon (..., 2), score (...) in nats. Both integrals run over the anchors too. As KL(q_e || p)
+    is sum q log q - <E_q[Y], PE> + log Z(PE), all N divergences of one e cost one product of N x D. The harmonics at
+    all anchors are kept, and log Z costs N x N x D once.
     """
     basis = encode(anchors, math.isqrt(coeffs.shape[-1]) - 1).to(coeffs.dtype)
     batch = coeffs.reshape(-1, coeffs.shape[-1])
@@ -102,11 +116,12 @@ def kl_decoder(coeffs, anchors):
     return _or_nan(coeffs, anchors[best].to(coeffs.dtype).reshape(*lead, 2), score.reshape(lead))
 
 
-def exact_mode(coeffs, nside=None):
-    """The place of the largest F_e on the whole sphere, and that F_e. (..., D) -> lat_lon (..., 2), score (...).
+def exact_mode(coeffs: Tensor, nside: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the location of the largest F_e on the whole sphere, and that F_e: (..., D) -> (..., 2), (...).
 
-    Newton's method from the best of the HEALPix pixels of `nside` (default l_max + 1, a quarter of the width of a
-    peak): the score is never below that pixel's. Peaks that differ by less than about 7 % may be taken for each other.
+    It is found by Newton's method from the best of the HEALPix pixels of `nside` (default l_max + 1, a quarter of the
+    width of a mode); the score is never below that pixel's. Modes whose F_e differ by less than about 7 % may be taken
+    for each other. NaN for coefficients that are not finite.
     """
     l_max = math.isqrt(coeffs.shape[-1]) - 1
     nside = nside or l_max + 1
@@ -127,17 +142,17 @@ def exact_mode(coeffs, nside=None):
 
 
 def _or_nan(coeffs, lat_lon, score):
-    """NaN for coefficients that are not finite: a failed prediction is no place."""
+    """Return both with NaN for coefficients that are not finite: a failed prediction is no location."""
     failed = ~torch.isfinite(coeffs).all(dim=-1)
     return lat_lon.masked_fill(failed[..., None], torch.nan), score.masked_fill(failed, torch.nan)
 
 
-def newton_ascent(coeffs, lat_lon, nside):
-    """Newton's method on the sphere: from each of the places (n, k, 2) to the nearest maximum of F_e, e (n, D).
+def newton_ascent(coeffs: Tensor, lat_lon: Tensor, nside: int) -> tuple[Tensor, Tensor]:
+    """Return the maxima of F_e nearest to locations (n, k, 2), and F_e there (n, k), for coefficients (n, D); float64.
 
-    Returns places (n, k, 2) and F_e there (n, k), in float64. Derivatives are taken along rotations (`rotate`), which
-    know no poles. No step is longer than one pixel of `nside`; where the surface is not concave the step follows the
-    gradient, where F_e would fall it is shortened, and a place that strays over two pixels is returned as it came.
+    This is Newton's method on the sphere. Derivatives are taken along rotations (`rotate`), which have no poles. No
+    step is longer than one pixel of `nside`. Where the surface is not concave, the step follows the gradient; where F_e
+    would fall, it is shortened. A location that strays over two pixels is returned as it came.
     """
     l_max, pixel = math.isqrt(coeffs.shape[-1]) - 1, math.sqrt(math.pi / 3) / nside
     start = trial = best = to_unit_vector(lat_lon.double())
@@ -166,7 +181,7 @@ _PAIRS = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])  # where a symmetric 3 
 
 
 def _derivatives(coeffs):
-    """Coefficients of the first (3) and second (6) derivatives of F_e along rotations: (n, D) -> (9, n, D)."""
+    """Return the coefficients of the 3 first and 6 second derivatives of F_e along rotations: (n, D) -> (9, n, D)."""
     derivatives = coeffs.new_zeros(9, *coeffs.shape)
     derivatives[:3] = -rotate(coeffs)
     for i in range(3):
@@ -176,7 +191,10 @@ def _derivatives(coeffs):
 
 
 def _newton_step(xyz, slope, curvature, longest):
-    """The rotation vector, at right angles to xyz (..., 3), towards the maximum: |curvature|^-1 slope, not too long."""
+    """Return the rotation vector (..., 3), at right angles to xyz (..., 3), towards the maximum.
+
+    It is |curvature|^-1 slope, at most `longest` radians.
+    """
     axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
     first = normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
     tangents = torch.stack([first, torch.linalg.cross(xyz, first, dim=-1)], dim=-1)  # (..., 3, 2)
@@ -192,16 +210,18 @@ def _newton_step(xyz, slope, curvature, longest):
     return step * (longest / step.norm(dim=-1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
 
 
-def best_within(coeffs, rho_km, nside=None, top=None):
-    """The place with the most mass within rho_km of it, and that mass: the prediction most often right at rho_km.
+def best_within(
+    coeffs: Tensor, rho_km: float, nside: int | None = None, mode: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the location with the most mass within rho_km of it, and that mass: most often right within rho_km.
 
     `coeffs` (..., D) are those of a density, per steradian, such as the mean of samples, or `shdd.mean_parameters`:
-    -> lat_lon (..., 2), score (...) in [0, 1].
+    -> lat_lon (..., 2), score (...) in [0, 1]. Raises ValueError unless rho_km is above zero.
 
-    A hill narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
+    A mode narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
     its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
-    one; and where the cap around the top of the density holds the most mass but for 2 %, the top is taken. A caller
-    that asks for several radii can give that `top`, the exact mode of `coeffs`.
+    one. Where the cap around the density's mode holds the most mass but for 2 %, the mode is taken. A caller that asks
+    for several radii can give that `mode` (..., 2), the exact mode of `coeffs`.
     """
     if not rho_km > 0:
         raise ValueError(f"rho_km must be above zero, got {rho_km}")
@@ -210,17 +230,18 @@ def best_within(coeffs, rho_km, nside=None, top=None):
     if rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1):
         mass = mass * torch.from_numpy(np.repeat(np.sinc(degree / (l_max + 1)), 2 * degree + 1)).to(mass)
     best, most = exact_mode(mass, nside)
-    top = exact_mode(coeffs, nside)[0] if top is None else top
-    around_top = (mass * encode(torch.nan_to_num(top), l_max)).sum(dim=-1).clamp(0, 1)
+    mode = exact_mode(coeffs, nside)[0] if mode is None else mode
+    around_mode = (mass * encode(torch.nan_to_num(mode), l_max)).sum(dim=-1).clamp(0, 1)
     most = most.clamp(0, 1)
-    take_top = around_top > 0.98 * most
-    return torch.where(take_top[..., None], top, best), torch.where(take_top, around_top, most)
+    take_mode = around_mode > 0.98 * most
+    return torch.where(take_mode[..., None], mode, best), torch.where(take_mode, around_mode, most)
 
 
-def cap_mass(coeffs, rho_km):
-    """Coefficients of the mass within rho_km of every place, for those of a density (..., D): they are multiplied by
+def cap_mass(coeffs: Tensor, rho_km: float) -> Tensor:
+    """Return the coefficients of the mass within rho_km of every location, for those of a density: (..., D).
 
-    b_0 = 2 pi (1 - cos rho), b_l = 2 pi (P_{l-1}(cos rho) - P_{l+1}(cos rho)) / (2l + 1)   (Funk and Hecke).
+    They are multiplied by (Funk and Hecke)
+    b_0 = 2 pi (1 - cos rho), b_l = 2 pi (P_{l-1}(cos rho) - P_{l+1}(cos rho)) / (2l + 1).
     """
     l_max = math.isqrt(coeffs.shape[-1]) - 1
     rho = min(rho_km / EARTH_RADIUS_KM, math.pi)

@@ -13,12 +13,14 @@ from locdiff.sphere.spherical_harmonics import _normalized_legendre
 
 
 @lru_cache(maxsize=8)
-def healpix_transform(l_max: int, nside: int, dtype=torch.float32, device="cpu") -> "HealpixTransform":
+def healpix_transform(
+    l_max: int, nside: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> "HealpixTransform":
     """Return a HealpixTransform that is made once."""
     return HealpixTransform(l_max, nside, dtype).to(device)
 
 
-def healpix_anchors(nside: int, dtype=torch.float64, device=None) -> Tensor:
+def healpix_anchors(nside: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
     """Return the centers of the 12 nside**2 HEALPix pixels in RING order, (N, 2) degrees; pixels have equal areas."""
     theta, phi = healpy.pix2ang(nside, np.arange(12 * nside**2))
     return to_lat_lon(torch.from_numpy(theta), torch.from_numpy(phi)).to(device=device, dtype=dtype)
@@ -47,12 +49,17 @@ class HealpixTransform(nn.Module):
     Values have the dtype that the transform was made with.
     """
 
-    TABLES = 2**25
-    CHUNK = (
-        128  # vectors at a time in `log_partition_and_mean`: few enough that their pixels stay in the processor's cache
-    )
+    k: Tensor
+    where: Tensor
+    weight: Tensor
+    legendre: Tensor
+    phase: Tensor
+    tables: Tensor
 
-    def __init__(self, l_max, nside, dtype=torch.float32):
+    TABLES = 2**25
+    CHUNK = 128  # vectors at a time in `log_partition_and_mean`: their pixels stay in the processor's cache
+
+    def __init__(self, l_max: int, nside: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.l_max, self.nside = l_max, nside
         order, degree = torch.arange(l_max + 1)[:, None], torch.arange(l_max + 1)
@@ -98,12 +105,15 @@ class HealpixTransform(nn.Module):
         return healpix_anchors(self.nside)
 
     def synthesis(self, coeffs: Tensor) -> Tensor:
-        """(..., (l_max + 1)**2) -> F on the pixels, (..., 12 nside**2), differentiable."""
+        """Return F on the pixels: (..., (l_max + 1)**2) -> (..., 12 nside**2), differentiable."""
         values = _Linear.apply(coeffs.reshape(-1, (self.l_max + 1) ** 2), self._synthesis, self._analysis)
         return values.view(*coeffs.shape[:-1], 12 * self.nside**2)
 
     def analysis(self, values: Tensor) -> Tensor:
-        """sum over pixels of value * Y_lm: (..., 12 nside**2) -> (..., (l_max + 1)**2), the transpose of synthesis."""
+        """Return the sums over pixels of value * Y_lm: (..., 12 nside**2) -> (..., (l_max + 1)**2), differentiable.
+
+        This is the transpose of `synthesis`.
+        """
         coeffs = _Linear.apply(values.reshape(-1, 12 * self.nside**2), self._analysis, self._synthesis)
         return coeffs.view(*values.shape[:-1], (self.l_max + 1) ** 2)
 
@@ -146,7 +156,7 @@ class HealpixTransform(nn.Module):
 
     @torch.no_grad()
     def log_partition_and_mean(self, coeffs: Tensor) -> tuple[Tensor, Tensor]:
-        """log Z(e) (...) and its gradient, the mean parameters E_{q_e}[Y] (..., D), of coefficients e (..., D)."""
+        """Return log Z(e), (..., D) -> (...), and its gradient, the mean parameters E_{q_e}[Y], (..., D)."""
         batch = coeffs.reshape(-1, coeffs.shape[-1])
         log_z, means = [], []
         for chunk in batch.split(self.CHUNK):
@@ -159,7 +169,7 @@ class HealpixTransform(nn.Module):
         return log_z.view(coeffs.shape[:-1]), means.reshape(coeffs.shape)
 
     def log_partition(self, coeffs: Tensor) -> Tensor:
-        """log Z(e), as `shdd.log_partition` on the pixels: (..., D) -> (...), differentiable once."""
+        """Return log Z(e), as `shdd.log_partition` on the pixels: (..., D) -> (...), differentiable once."""
         return _LogPartition.apply(coeffs, self)
 
 

@@ -5,6 +5,7 @@ Their sum is one.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import healpy
@@ -52,10 +53,11 @@ def log_density(pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
 
 def sample(pixel_probs: Tensor, uniform: Tensor) -> Tensor:
     """Return pixels sampled from each density by its cumulative distribution: uniform numbers (n, S) -> (n, S)."""
-    return torch.searchsorted(pixel_probs.cumsum(dim=-1), uniform.contiguous()).clamp(max=pixel_probs.shape[-1] - 1)
+    pixel = torch.searchsorted(pixel_probs.cumsum(dim=-1), uniform.contiguous(), right=True)
+    return pixel.clamp(max=pixel_probs.shape[-1] - 1)
 
 
-def regions(pixel_probs: Tensor, shares=(0.5, 0.9)) -> tuple[Tensor, Tensor]:
+def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
     """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and their areas (n, S) in km^2."""
     falling, order = pixel_probs.sort(dim=-1, descending=True)
     reached = falling.cumsum(dim=-1)
@@ -65,7 +67,7 @@ def regions(pixel_probs: Tensor, shares=(0.5, 0.9)) -> tuple[Tensor, Tensor]:
     return torch.stack(masks, dim=1), count * (4 * math.pi * EARTH_RADIUS_KM**2 / pixel_probs.shape[-1])
 
 
-def credible_radius(probs: Tensor, anchors: Tensor, lat_lon: Tensor, shares=(0.5, 0.9)) -> Tensor:
+def credible_radius(probs: Tensor, anchors: Tensor, lat_lon: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> Tensor:
     """Return the radii in km around one location for each density, (n, 2), that hold these shares of it: (n, S).
 
     `probs` (n, N) are the probabilities of points `anchors` (N, 2) or (n, N, 2).
@@ -117,7 +119,7 @@ def modes(pixel_probs: Tensor, k: int, basin: Tensor | None = None) -> tuple[Ten
 
 @lru_cache(maxsize=2)
 def _neighbors(nside):
-    """Every pixel and its neighbors, (9, N): itself first, and again where HEALPix has only seven neighbors."""
+    """Return every pixel and its neighbors, (9, N): itself first, and again where HEALPix has only seven neighbors."""
     pixels = np.arange(12 * nside**2)
     neighbors = healpy.get_all_neighbours(nside, pixels)
     return np.concatenate([pixels[None], np.where(neighbors < 0, pixels, neighbors)])

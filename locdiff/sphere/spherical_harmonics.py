@@ -5,24 +5,25 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 BLOCK = {"cpu": 2**19, "cuda": 2**25}  # points x orders at a time: as much as stays in the processor's cache
 
 
-def real_spherical_harmonics(theta, phi, l_max):
-    """Y_lm(theta, phi), index k = l*l + l + m (paper Eq. 19): (...) radians -> (..., (l_max + 1)**2), differentiable.
+def real_spherical_harmonics(theta: Tensor, phi: Tensor, l_max: int) -> Tensor:
+    """Return Y_lm(theta, phi) at index k = l*l + l + m (paper Eq. 19): (...) radians -> (..., (l_max + 1)**2).
 
-    The recurrence runs in float64 whatever the input, so a float32 result is right to its last digits; the result has
-    the dtype of `theta`. In memory the points come last, which is what a product with coefficients likes best.
+    It is differentiable. The recurrence runs in float64 whatever the input, so a float32 result is right to its last
+    digits. The result has the dtype of `theta`. In memory the points come last: products with coefficients are then
+    fastest.
     """
     theta, phi = torch.broadcast_tensors(theta, phi)
     return _harmonics(theta.flatten(), phi.flatten(), l_max).view(*theta.shape, (l_max + 1) ** 2)
 
 
 @torch.library.custom_op("locdiff::spherical_harmonics", mutates_args=())
-def _harmonics(theta: torch.Tensor, phi: torch.Tensor, l_max: int) -> torch.Tensor:
-    """(n), (n) -> (n, D). One operation, so that torch.compile need not unroll it."""
+def _harmonics(theta: Tensor, phi: Tensor, l_max: int) -> Tensor:
+    """Return Y_lm of n points, (n,), (n,) -> (n, D). It is one operation: torch.compile need not unroll it."""
     harmonics = _empty(theta, phi, l_max)
     size = max(1, BLOCK.get(theta.device.type, BLOCK["cpu"]) // (l_max + 1))
     for start in range(0, len(theta), size):
@@ -41,7 +42,7 @@ def _keep(ctx, inputs, output):
 
 
 def _backward(ctx, gradient):
-    """The derivatives come from the harmonics themselves, by rotations: nothing is singular at the poles."""
+    """Return the gradients for theta and phi: by rotations of the harmonics, which are not singular at the poles."""
     phi, harmonics = ctx.saved_tensors
     about_x, about_y, about_z = ((gradient * turned).sum(dim=-1) for turned in rotate(harmonics))
     return phi.cos() * about_y - phi.sin() * about_x, about_z, None
@@ -62,7 +63,7 @@ def _fill(out, theta, phi, l_max):
 
 
 def _normalized_legendre(theta, l_max):
-    """Yield the P_lm(theta), m = 0..l, (l + 1, n) for l = 0..l_max: the reference's recurrence, all m at once."""
+    """Yield P_lm(theta), m = 0..l, (l + 1, n), for l = 0..l_max, by the recurrence of `reference`, all m at once."""
     x, s = theta.cos(), theta.sin()
     legendre = torch.full_like(x, (4 * math.pi) ** -0.5)[None]
     below = legendre[:0]
@@ -80,8 +81,8 @@ def _normalized_legendre(theta, l_max):
         yield legendre
 
 
-def rotate(harmonics):
-    """d/dw_i of Y(exp(w x) p) at w = 0, for rotations about the axes x, y and z: Y(p) (..., D) -> (3, ..., D).
+def rotate(harmonics: Tensor) -> Tensor:
+    """Return d/dw_i of Y(exp(w x) p) at w = 0, for rotations about the axes x, y and z: Y(p) (..., D) -> (3, ..., D).
 
     These are the generators of the rotations, antisymmetric and sparse: they mix orders m and m +- 1 of one degree.
     For coefficients c of F(p) = sum c_lm Y_lm(p), -rotate(c) holds those of the derivatives of F.
@@ -100,7 +101,7 @@ def rotate(harmonics):
 
 @lru_cache
 def _generators(l_max):
-    """The index of (l, -m) for each (l, m), (D), and the weights in `rotate` of the entries there, (5, D)."""
+    """Return the index of (l, -m) for each (l, m), (D,), and the weights of the entries there in `rotate`, (5, D)."""
     l = np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
     m = np.arange(len(l)) - l * l - l
     order = np.abs(m)

@@ -12,7 +12,7 @@ from locdiff.errors import InputError
 
 
 def pick_device(name=None):
-    """The torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
+    """Return the torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=name)
@@ -22,13 +22,13 @@ def pick_device(name=None):
 
 
 def rank_and_world_size():
-    """This process's number among those that torchrun started, and how many there are; (0, 1) without torchrun."""
+    """Return this process's number among those that torchrun started, and how many there are, else (0, 1)."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 @contextlib.contextmanager
 def process_group(name=None, backend=None):
-    """Join the processes that torchrun, or what sets its variables, started, if any; yields this one's `pick_device`.
+    """Join the processes that torchrun, or what sets its variables, started, if any; yield this one's device.
 
     Nothing may hold the process group afterwards: its threads would outlive it, and abort the process as it ends.
     """
@@ -50,7 +50,7 @@ def process_group(name=None, backend=None):
 
 @contextlib.contextmanager
 def deferred_signals():
-    """Within it Ctrl-C and SIGTERM only put their number into the list it yields, to be looked at between steps."""
+    """Yield a list into which Ctrl-C and SIGTERM only put their number, to be looked at between steps."""
     stop = [0]
 
     def ask(number, _):

@@ -1,0 +1,1 @@
+"""Pictures of predictions: maps, and the page that predict writes."""

@@ -1,0 +1,1 @@
+"""The methods that LocDiffusion is compared with, and the location encoders of the paper's appendix."""

@@ -1,0 +1,81 @@
+"""What the trained baselines share: the trunk of their networks, prediction in batches, training as LocDiffusion's."""
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+from tqdm import trange
+
+from locdiff.errors import InputError
+from locdiff.memory import batch_size
+from locdiff.model.cs_unet import CSUNet, Whitening, fit_whitening
+from locdiff.training.trainer import Trainer
+
+PICTURE_BYTES = 2**20  # that one picture takes while it is predicted: a few rows as long as there are cells
+
+
+def trunk(config, out, extra=0):
+    """Return an MLP of three hidden layers with GELU: (..., embed_dim + extra) -> (..., out).
+
+    It is so wide that, without its head and the `extra` inputs, it has the parameters of the CS-UNet of `config`: 2.1
+    million by default, at a width of 845.
+    """
+    n = config.network
+    with torch.device("meta"):
+        network = CSUNet(n.dimensions, config.embed_dim, n.width, n.depth, n.time_dim, n.dropout)
+    linear = config.embed_dim + 3  # parameters = 2 w^2 + linear w
+    w = round((math.sqrt(linear**2 + 8 * sum(p.numel() for p in network.parameters())) - linear) / 4)
+    layers = [Whitening(config.embed_dim)] if n.whiten else []
+    for inputs in (config.embed_dim + extra, w, w):
+        layers += [nn.Linear(inputs, w), nn.GELU(), nn.Dropout(n.dropout)]
+    return nn.Sequential(*layers, nn.Linear(w, out))
+
+
+class Baseline(nn.Module):
+    """A model of a configuration that the Trainer trains. A subclass has loss(embeddings, lat_lon) and `place`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def prepare(self, data):
+        """Fit the whitening of the embeddings to the training data."""
+        fit_whitening(self, data, self.config.network.whiten)
+
+    def finalize(self, data, progress=True):
+        """Add nothing: all of a baseline is trained by its loss."""
+
+    def place(self, embeddings):
+        """Return the predicted locations (n, 2) of one batch of embeddings (n, embed_dim) on the model's device."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict(self, embeddings):
+        """Return the locations (n, 2) of embeddings (n, embed_dim), float64 on the CPU.
+
+        Raises InputError if the embeddings do not fit or are not finite.
+        """
+        places = [self.place(chunk).cpu().double() for chunk in self.batches(embeddings)]
+        return torch.cat(places) if places else torch.empty(0, 2, dtype=torch.float64)
+
+    def batches(self, embeddings, samples=1):
+        """Yield embeddings (n, embed_dim) on the model's device, as many as fit into the memory budget at a time."""
+        self.config.check(embeddings)
+        device = next(self.parameters()).device
+        chunks = torch.as_tensor(embeddings).split(batch_size(PICTURE_BYTES * samples))
+        return (chunk.to(device, torch.float32) for chunk in chunks if len(chunk))
+
+
+def train_baseline(make, train, settings, device, progress=True):
+    """Return the model make(train, config) trained on the Embeddings `train`, with averaged weights.
+
+    The settings are those of LocDiffusion; their `embed_dim` is that of `train`. Raises InputError if the training
+    diverges.
+    """
+    trainer = Trainer(settings, train, device, partial(make, train))
+    for _ in trange(trainer.steps, desc="training", unit="step", disable=not progress):
+        loss, _ = trainer.training_step()
+    if not loss.isfinite():
+        raise InputError(f"the loss is {loss.item()} after {trainer.steps} steps: lower lr")
+    return trainer.finished_model(progress=False)

@@ -1,0 +1,139 @@
+"""Pictures to embeddings: rows, failures, shared work, kills and full disks."""
+
+import csv
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.clip import MODEL, random_weights
+from support.pictures import make_pictures
+from support.processes import embed_slowly, fresh_processes
+
+from locdiff.data import encoders, encoding
+from locdiff.data.embeddings import read_embeddings
+from locdiff.data.places import read_places
+from locdiff.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    weights = random_weights(tmp_path_factory.mktemp("clip"))
+    return encoders.make_encoder(f"open_clip:{MODEL}", str(weights))
+
+
+def test_rows_are_the_encoders_own_and_meta_says_what_made_them(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 7)
+    meta = encoding.embed(source, tmp_path / "out", encoder, batch=3, workers=2)
+    data = read_embeddings(tmp_path / "out")
+    assert data.encoder == encoder.name == meta["encoder"] and meta["pictures"] == 7 and meta["failed"] == 0
+    assert data.encoder.startswith(f"open_clip:{MODEL}/random-") and data.authors[5] == "author 1"
+    assert data.embeddings.dtype == np.float16 and data.embeddings.shape == (7, 24)
+    np.testing.assert_allclose(data.lat_lon, read_places(source / "places.csv").lat_lon, atol=1e-4)
+    alone = encoder.model.encode_image(encoder.prepare(Image.open(source / "4.jpg"))[None])
+    torch.testing.assert_close(data.batch([4])[0], alone, rtol=2e-3, atol=2e-3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["embeddings.npy", "locations.csv", "meta.json"]
+    with pytest.raises(InputError, match="is finished"):
+        encoding.embed(source, tmp_path / "out", encoder)
+
+
+def test_failures_are_listed_and_left_out(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 6)
+    (source / "1.jpg").write_bytes(b"")
+    (source / "2.jpg").write_bytes((source / "2.jpg").read_bytes()[:300])
+    (source / "4.jpg").unlink()
+    meta = encoding.embed(source, tmp_path / "out", encoder, batch=2, workers=0)
+    assert (meta["pictures"], meta["failed"]) == (3, 3)
+    with open(tmp_path / "out" / "failures.csv", newline="") as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert (
+        "0 bytes" in reasons["1.jpg"]
+        and "runcated" in reasons["2.jpg"]
+        and "no picture of this name" in reasons["4.jpg"]
+    )
+    data = read_embeddings(tmp_path / "out")
+    assert data.ids == ["0.jpg", "3.jpg", "5.jpg"]
+    for i in (0, 3, 5):
+        (source / f"{i}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the 6 pictures could be read; the first: 0.jpg: .*0 bytes"):
+        encoding.embed(source, tmp_path / "other", encoder, workers=0)
+
+
+def test_other_pictures_or_another_encoder_do_not_go_on_in_the_same_folder(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 4)
+    encoding._Progress(tmp_path / "out", encoding._key(["other"], encoder.name), 4, True)
+    with pytest.raises(InputError, match="begun with other pictures or another encoder"):
+        encoding.embed(source, tmp_path / "out", encoder, workers=0)
+
+
+def test_two_processes_share_the_work(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 9)
+    encoding.embed(source, tmp_path / "alone", encoder, workers=0)
+    assert (
+        encoding.embed(source, tmp_path / "out", encoder, workers=0, rank=1, world=2, barrier=lambda: begin(tmp_path))
+        is None
+    )
+    states = np.load(tmp_path / "out" / "unfinished" / "progress.npy")
+    assert states.tolist() == [encoding.TODO, encoding.DONE] * 4 + [encoding.TODO]
+    encoding.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
+    np.testing.assert_array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("alone", "out")))
+
+
+def begin(folder):
+    """What rank 0 does before the first barrier."""
+    if not (folder / "out" / "unfinished").exists():
+        ids = [f"{i}.jpg" for i in range(9)]
+        name = next((folder / "alone").glob("meta.json")).read_text()
+        encoding._Progress(folder / "out", encoding._key(ids, json.loads(name)["encoder"]), 9, True)
+
+
+def test_twenty_kills_lose_and_repeat_nothing_that_was_finished(tmp_path):
+    """Killed at random moments, from its start to after its end; each kill repeats at most the batch it fell into."""
+    source, out, count = make_pictures(tmp_path / "pictures", 120), tmp_path / "out", tmp_path / "count"
+    (source / "7.jpg").write_bytes(b"")
+    context, rng, kills, longest = fresh_processes(), random.Random(0), 0, 0.0
+    while not (out / "embeddings.npy").exists():
+        process = context.Process(target=embed_slowly, args=(source, out, count))
+        process.start()
+        if kills < 20:
+            began = len(count.read_text()) if count.exists() else 0
+            while process.is_alive() and (len(count.read_text()) if count.exists() else 0) <= began:
+                time.sleep(0.001)  # until it works, however slow the machine starts it
+            time.sleep(rng.uniform(0, 0.06))
+            process.kill()
+            kills += 1
+        process.join()
+        longest = max(longest, process.exitcode)
+    assert kills >= 15 and longest == 0  # else the work was over too soon to be killed, or failed by itself
+    encoded = sum(map(int, count.read_text().split()))
+    assert 119 <= encoded <= 119 + 2 * kills
+    data = read_embeddings(out)
+    assert data.ids == [f"{i}.jpg" for i in range(120) if i != 7]
+    for position, name in enumerate(data.ids):
+        expected = encoders.ThumbnailEncoder.prepare(Image.open(source / name)).mean(dim=(1, 2))
+        torch.testing.assert_close(data.batch([position])[0][0], expected, rtol=0, atol=1e-3)
+    with open(out / "failures.csv", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["7.jpg"]
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, encoder, monkeypatch):
+    source = make_pictures(tmp_path / "pictures", 4)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(encoding.os, "link", full_disk)
+    with pytest.raises(InputError, match=r"No space left.*start the same command again"):
+        encoding.embed(source, tmp_path / "out", encoder, workers=0)
+    monkeypatch.undo()
+    assert encoding.embed(source, tmp_path / "out", encoder, workers=0)["pictures"] == 4
+
+
+def test_a_folder_that_cannot_be_written_into_is_an_error(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write into .*file/out"):
+        encoding.embed(source, tmp_path / "file" / "out", encoder, workers=0)

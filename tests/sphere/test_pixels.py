@@ -1,0 +1,174 @@
+"""What is read off densities over pixels: regions, radii, modes, log densities, samples; and the positive part."""
+
+import math
+
+import healpy
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import EDGE_PLACES, places, random_coeffs, seeds
+
+from locdiff.sphere import healpix, pixels, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
+
+NSIDE = 8
+ANCHORS = healpix.healpix_anchors(NSIDE)
+N = len(ANCHORS)
+AREA = 4 * math.pi * EARTH_RADIUS_KM**2
+
+
+def some_density(seed, rows=2):
+    return torch.softmax(
+        shdd.synthesis(torch.from_numpy(random_coeffs(seed, 4, lead=(rows,))), shdd.encode(ANCHORS, 4)), -1
+    )
+
+
+@given(seed=seeds, scale=st.sampled_from([0.0, 0.01, 1.0, 1e4]))
+def test_the_positive_part_of_a_linear_density_is_a_density(seed, scale):
+    values = scale * shdd.synthesis(torch.from_numpy(random_coeffs(seed, 4, lead=(2,))), shdd.encode(ANCHORS, 4))
+    if scale:
+        assert (values < 0).any()
+    share = pixels.from_linear(values)
+    torch.testing.assert_close(share.sum(-1), torch.ones(2, dtype=torch.float64))
+    assert (share >= 0.999 * pixels.UNIFORM / N).all()
+
+
+def test_where_a_linear_density_is_positive_its_shape_is_kept_and_elsewhere_it_is_even():
+    values = torch.tensor([[3.0, 1.0, -1.0, -0.5] + [0.0] * 8])
+    share = pixels.from_linear(values)[0]
+    even = pixels.UNIFORM / 12
+    torch.testing.assert_close(share[:4] - even, (1 - pixels.UNIFORM) * torch.tensor([0.75, 0.25, 0.0, 0.0]))
+    torch.testing.assert_close(pixels.from_linear(torch.full((1, 12), -1.0)), torch.full((1, 12), 1 / 12))
+    torch.testing.assert_close(pixels.from_linear(values * 1e-33)[0], share)
+    assert pixels.from_linear(torch.full((1, 12), torch.nan)).isnan().all()
+
+
+def test_the_delta_dips_below_zero_and_still_integrates_to_one():
+    """The density of one known place, cut off at l_max: negative rings, whole integral, mass kept around the place."""
+    coeffs = shdd.encode(torch.tensor([[10.0, 20.0]], dtype=torch.float64), 5)
+    values = shdd.synthesis(coeffs, shdd.encode(ANCHORS, 5))
+    assert values.min() < -0.1 and values.mean().item() * 4 * math.pi == pytest.approx(1, abs=0.01)
+    share = pixels.from_linear(values)
+    near = share[great_circle_km(torch.tensor([10.0, 20.0], dtype=torch.float64), ANCHORS)[None] < 4000].sum()
+    assert share.sum().item() == pytest.approx(1) and near > 0.5
+
+
+@given(place=places)
+def test_the_likelihood_is_the_density_of_the_pixel(place):
+    share, here = some_density(0), torch.tensor([place, place], dtype=torch.float64)
+    pixel = healpy.ang2pix(NSIDE, place[1], place[0], lonlat=True)
+    torch.testing.assert_close(pixels.log_prob(share, here), (share[:, pixel] * N / (4 * math.pi)).log())
+    uniform = pixels.log_prob(torch.full((2, N), 1 / N), here)
+    torch.testing.assert_close(uniform, torch.full((2,), -math.log(4 * math.pi)))
+
+
+@given(seed=seeds)
+def test_regions_are_the_smallest_that_hold_their_share(seed):
+    share = some_density(seed)
+    masks, areas = pixels.regions(share, (0.5, 0.9))
+    for i in range(2):
+        for j, wanted in enumerate((0.5, 0.9)):
+            inside = share[i][masks[i, j]]
+            assert wanted * (1 - 1e-5) <= inside.sum() and inside.sum() - inside.min() < wanted
+            assert inside.min() >= share[i][~masks[i, j]].max()
+            assert areas[i, j].item() == pytest.approx(len(inside) * AREA / N)
+        assert not (masks[i, 0] & ~masks[i, 1]).any()
+
+
+def test_regions_of_the_uniform_density_and_of_one_pixel():
+    even = torch.full((1, N), 1 / N, dtype=torch.float64)
+    torch.testing.assert_close(pixels.regions(even)[1], torch.tensor([[0.5, 0.9]]) * AREA, rtol=2 / N, atol=0)
+    one = torch.zeros(1, N).scatter(1, torch.tensor([[77]]), 1.0)
+    masks, areas = pixels.regions(one)
+    assert masks.sum(-1).tolist() == [[1, 1]] and masks[0, 0, 77] and areas[0, 0].item() == pytest.approx(AREA / N)
+    assert pixels.regions(torch.empty(0, N))[0].shape == (0, 2, N)
+
+
+def test_the_radii_that_hold_shares_by_hand():
+    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)
+    share, at = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]), anchors[[0, 2]]
+    found = pixels.credible_radius(share, anchors, at, (0.5, 0.6, 0.8, 0.81))
+    torch.testing.assert_close(found[0], great_circle_km(at[0], anchors[[0, 1, 1, 2]]))
+    torch.testing.assert_close(found[1], great_circle_km(at[1], anchors[[2, 1, 1, 0]]))
+    torch.testing.assert_close(pixels.credible_radius(share[1:], anchors[None], at[1:], (0.8,)), found[1:, 2:3])
+    assert pixels.credible_radius(share[:0], anchors, at[:0]).shape == (0, 2)
+
+
+def test_the_mass_within_thresholds_by_hand():
+    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)  # 111 and 1112 km
+    share = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
+    found = pixels.mass_within(share, anchors, anchors[[0, 2]])
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 0.8, 0.8, 1.0], [0.5, 0.5, 0.5, 0.5, 1.0]]))
+    torch.testing.assert_close(pixels.mass_within(share, anchors.expand(2, 3, 2), anchors[[0, 2]]), found)
+    assert pixels.THRESHOLDS_KM == (1, 25, 200, 750, 2500)
+
+
+@pytest.mark.parametrize("place", [EDGE_PLACES[0], EDGE_PLACES[2], EDGE_PLACES[4]])
+def test_modes_are_found_with_their_mass(place):
+    """Two modes far apart, of 0.7 and 0.3: their pixels, their masses, and no third."""
+    here, there = torch.tensor([place], dtype=torch.float64), torch.tensor([[35.0, 100.0]], dtype=torch.float64)
+    peaks = [torch.softmax(-((great_circle_km(p, ANCHORS) / 800) ** 2) / 2, -1) for p in (here, there)]
+    pixel, mass = pixels.modes((0.7 * peaks[0] + 0.3 * peaks[1])[None], 5)
+    assert (
+        great_circle_km(ANCHORS[pixel[0, 0]], here[0]) < 800 and great_circle_km(ANCHORS[pixel[0, 1]], there[0]) < 800
+    )
+    assert mass[0, 0].item() == pytest.approx(0.7, abs=0.01) and mass[0, 1].item() == pytest.approx(0.3, abs=0.01)
+    assert (mass[0, 2:] < 0.01).all()
+
+
+@given(seed=seeds)
+def test_all_modes_together_hold_everything_and_are_the_pixels_that_no_neighbor_exceeds(seed):
+    share = some_density(seed)
+    pixel, mass = pixels.modes(share, N)
+    torch.testing.assert_close(mass.sum(-1), torch.ones(2, dtype=torch.float64))
+    assert (mass.diff(dim=-1) <= 0).all()
+    for i in range(2):
+        neighbors = torch.from_numpy(healpy.get_all_neighbours(NSIDE, range(N)))
+        is_peak = ((share[i][neighbors] <= share[i]) | (neighbors < 0)).all(dim=0)
+        assert set(pixel[i][mass[i] > 0].tolist()) == set(is_peak.nonzero()[:, 0].tolist())
+
+
+@given(seed=seeds)
+def test_basins_end_in_modes_by_steps_uphill(seed):
+    share = some_density(seed)
+    basin, neighbors = pixels.basins(share), healpy.get_all_neighbours(NSIDE, range(N))
+    assert torch.equal(basin.gather(1, basin), basin)  # a mode is in its own basin
+    for i in range(2):
+        around = torch.from_numpy(np.where(neighbors < 0, range(N), neighbors))
+        steepest = around.gather(0, share[i][around].argmax(dim=0, keepdim=True))[0]
+        rises = share[i][steepest] > share[i]
+        assert torch.equal(basin[i][rises], basin[i][steepest[rises]])
+        assert torch.equal(basin[i][~rises], torch.arange(N)[~rises])
+    for found, given_basins in zip(pixels.modes(share, 3), pixels.modes(share, 3, basin), strict=True):
+        assert torch.equal(found, given_basins)
+
+
+def test_there_are_no_more_modes_than_the_density_with_most_has():
+    peaks = torch.zeros(2, N, dtype=torch.float64)
+    peaks[0, 300], peaks[1, 300], peaks[1, 100] = 1.0, 0.4, 0.6
+    pixel, mass = pixels.modes(peaks, 5)
+    assert mass.tolist() == [[1.0, 0.0], [0.6, 0.4]] and pixel[0, 0] == 300 and pixel[1].tolist() == [100, 300]
+    assert pixels.modes(peaks, 1)[0].shape == (2, 1)
+    pixel, mass = pixels.modes(torch.empty(0, N), 3)
+    assert pixel.shape == mass.shape == (0, 3)
+
+
+@given(seed=seeds)
+def test_the_density_at_shared_locations_is_the_density_of_each_location(seed):
+    share, at = some_density(seed), ANCHORS[torch.randint(N, (7,))]
+    every = pixels.log_density(share, at)
+    assert every.shape == (2, 7)
+    for j, place in enumerate(at):
+        torch.testing.assert_close(every[:, j], pixels.log_prob(share, place.expand(2, 2)))
+
+
+def test_samples_are_quantiles():
+    """Equally spaced uniform numbers visit each pixel as often as its mass says, to one."""
+    share, count = some_density(3), 5000
+    uniform = ((torch.arange(count) + 0.5) / count).double().expand(2, count)
+    for probs, pixel in zip(share, pixels.sample(share, uniform), strict=True):
+        assert (pixel.bincount(minlength=N) - count * probs).abs().max() < 1 + 1e-9
+    one = torch.zeros(1, N).scatter(1, torch.tensor([[N - 1]]), 1.0)
+    assert pixels.sample(one, torch.tensor([[0.0, 0.5, 1.0]])).tolist() == [[N - 1] * 3]  # 0.0 too

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -11,6 +12,7 @@ OPTIONAL = {"open_clip", "huggingface_hub", "pyarrow", "geoclip", "torch.distrib
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 
 
+@cache
 def trees(*packages):
     """{file: its syntax tree} of all files of the packages."""
     found = {}
@@ -31,6 +33,7 @@ def imported(node):
             yield from (f"{part.module}.{alias.name}" for alias in part.names)
 
 
+@cache
 def imports(*packages):
     """All (file, imported module) of the packages."""
     return {(path, name) for path, tree in trees(*packages).items() for name in imported(tree)}
@@ -43,6 +46,15 @@ def roots(found):
 def test_the_reference_needs_only_numpy_scipy_and_healpy():
     allowed = {"numpy", "scipy", "healpy", "reference", *sys.stdlib_module_names}
     assert [one for one in roots(imports("reference")) if one[1] not in allowed] == []
+
+
+def test_the_reference_is_read_in_order():
+    order = ["coordinates", "spherical_harmonics", "zoom", "shdd", "decoder", "hierarchy"]
+    found = imports("reference")
+    for i, module in enumerate(order):
+        later = {f"reference.{name}" for name in order[i + 1 :]}
+        assert not {name for path, name in found if path == f"reference/{module}.py"} & later, module
+    assert ("reference/shdd.py", "reference.coordinates") in found
 
 
 def test_nothing_imports_a_command():

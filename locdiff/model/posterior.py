@@ -141,7 +141,7 @@ class PixelPosterior(LocationPosterior):
             decoder.newton_ascent(e.to(device), place.to(device), nside)[0].cpu()
             for e, place in zip(coeffs.split(64), places.split(64), strict=True)
         ]
-        return torch.cat(found) if found else places
+        return torch.cat(found)
 
     def mass_within(self, lat_lon):
         return pixels.mass_within(self.pixel_probs, self.anchors, lat_lon)

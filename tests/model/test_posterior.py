@@ -138,10 +138,11 @@ def test_modes_of_one_level_share_their_basins_and_regions_their_coefficients(mo
     basins = count_calls(monkeypatch, pixels, "basins")
     analysis = count_calls(monkeypatch, posterior_module, "healpix_transform")
     posterior = KINDS["one pass"]().posterior(embeddings(3))
+    ascents = count_calls(monkeypatch, posterior, "ascend")
     for k in (1, 1, 3, 400, 400):
         posterior.modes(k)
         posterior.best_within()
-    assert len(basins) == len(analysis) == 1
+    assert len(basins) == len(analysis) == 1 and len(ascents) == 3
 
 
 def test_a_chain_runs_once_for_samples_and_their_coefficients(monkeypatch):
@@ -174,8 +175,10 @@ def test_the_density_of_a_location_is_that_of_its_pixel():
 
 
 def test_what_one_level_says_is_read_off_its_pixels():
-    posterior, at = KINDS["one pass"]().posterior(embeddings(3)), somewhere(3)
+    model, at = KINDS["one pass"](), somewhere(3)
+    posterior = model.posterior(embeddings(3))
     probs, anchors = posterior.pixel_probs, healpix_anchors(16)
+    torch.testing.assert_close(probs, model.objective.pixel_probs(model.grid.synthesis(model.one_pass(embeddings(3)))))
     assert torch.equal(posterior.mass_within(at), pixels.mass_within(probs, anchors, at))
     assert torch.equal(posterior.credible_radius(at, (0.3,)), pixels.credible_radius(probs, anchors, at, (0.3,)))
     places, probability = posterior.modes(2)

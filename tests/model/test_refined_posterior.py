@@ -9,6 +9,7 @@ import torch
 from support.models import EVERY, peaked_at, points_and_masses, repeated, sure_of, three_levels, zoomed
 from support.strategies import EDGE_PLACES
 
+from locdiff.model.posterior import PixelPosterior
 from locdiff.sphere import pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
 from locdiff.sphere.healpix import HealpixTransform, healpix_anchors, interpolation
@@ -217,11 +218,26 @@ def test_a_mode_that_no_cell_refines_stays_that_of_the_first_level():
 
 
 def test_a_sample_that_a_level_leaves_goes_no_further():
-    posterior = sure_of(CENTERS[300], zoom_into=1, sample_steps=1).posterior(torch.randn(1, 5))
-    base, moved = posterior.base.sample(200, seed=0), posterior.sample(200, seed=0)
-    assert (great_circle_km(base, moved) > 0).double().mean() > 0.2
-    posterior.components[0].cell_index[:] = 0  # at the other end of the world
-    assert torch.equal(posterior.sample(200, seed=0), base)
+    posterior = sure_of(CENTERS[300], zoom_into=1).posterior(torch.randn(1, 5))
+    base, (first, second) = posterior.base, posterior.components
+    at = second.level.centers(second.cell_index[0]).expand(1, 20, 2)
+    arguments = base.grid, base.objective, base.coeffs, base.pixel_probs
+    posterior.base = PixelPosterior(*arguments, lambda count, seed, first: (at, None))
+    assert not torch.equal(posterior.sample(20), at)
+    first.cell_index[:] = first.level.index_of(torch.tensor([0]))  # at the other end of the world
+    assert torch.equal(posterior.sample(20), at)
+
+
+def test_samples_of_a_cell_fill_discs_as_large_as_its_pixels():
+    model, nside = zoomed(noise=0.5, zoom_into=1, zoom_nside=8, sample_steps=1), 8
+    posterior = model.posterior(torch.randn(1, 5))
+    base, places = posterior.base.sample(20_000)[0], posterior.sample(20_000)[0]
+    center = model.refinements[0].centers(posterior.components[0].cell_index[0])
+    moved = zoom.zoom_in(places[great_circle_km(base, places) > 0], center, 8.0)
+    from_pixel = great_circle_km(moved[:, None], healpix_anchors(nside)).amin(dim=1) / EARTH_RADIUS_KM
+    radius = 2 / math.sqrt(12) / nside  # of a disc with the area of a pixel
+    assert len(moved) > 100 and from_pixel.max() < radius * (1 + 1e-6)
+    assert 0.7 * radius**2 / 2 < from_pixel.square().mean() < radius**2 / 2
 
 
 def test_samples_stay_where_no_cell_is_known():

@@ -68,6 +68,14 @@ def test_no_mode_hides_between_the_pixels(l_max, place, nats):
     assert torch.allclose(level.grid.log_partition(natural_params), fine, atol=nats)
 
 
+def test_only_parameters_that_are_too_long_are_shortened():
+    level = zoomed().refinements[0]
+    direction = torch.nn.functional.normalize(torch.randn(4, 25), dim=-1)
+    length = level.max_norm * torch.tensor([[0.0], [0.5], [0.999], [3.0]])
+    wanted = direction * length.clamp(max=level.max_norm)
+    torch.testing.assert_close(level.clip_norm(direction * length), wanted)
+
+
 def test_the_loss_is_the_negative_log_density_in_zoomed_coordinates():
     model, places = zoomed(noise=0.5), torch.tensor([[47.3, 8.5], [-90.0, 0.0], [12.0, 180.0]], dtype=torch.float64)
     level, whitened, uniform = model.refinements[0], torch.randn(3, 5), torch.tensor([0.1, 0.5, 0.99])

@@ -118,7 +118,7 @@ def test_a_level_refines_the_cells_with_most_mass(seed):
     cells = np.arange(12 * level.nside**2)
     all_weights = hierarchy.cell_weights(hierarchy.points(below), hierarchy.masses(below), level.nside, cells)
     assert all_weights.sum() == pytest.approx(below.weights.sum(), abs=1e-12)
-    pixels = decoder.healpix_anchors(128)
+    pixels = decoder.healpix_anchors(64)
     density = below.weights @ np.exp(hierarchy.cell_log_density(pixels, below)) * 4 * np.pi / len(pixels)
     near, r = healpy.get_interp_weights(level.nside, pixels[:, 1], pixels[:, 0], lonlat=True)
     by_area = np.bincount(near.flatten(), (r * density).flatten(), len(cells))

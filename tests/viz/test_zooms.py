@@ -20,7 +20,7 @@ def test_the_picture_of_three_zooms_shows_the_density_where_it_is(tmp_path):
         flat = torch.from_numpy(lat_lon.reshape(-1, 2))
         return posterior.log_density(flat)[0].exp().numpy().reshape(lat_lon.shape[:-1])
 
-    window = maps.close_up(modes[0], 3.0)
+    window = maps.close_up(modes[0] + torch.tensor([1.0, 0.5]), 3.0)  # the mode is not in the middle
     colors, value, lats, lons = maps.paint_function(density_at, np.zeros((90, 180)), window, 60)
     row, column = np.unravel_index(value.argmax(), value.shape)
     brightest = torch.tensor([[lats[row], lons[column]]], dtype=torch.float64)

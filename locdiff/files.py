@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from locdiff.errors import InputError
 
+QUICK_GELU_TAGS = ("openai", "metaclip_400m", "metaclip_fullcc", "metaclip2_worldwide", "dfn2b", "dfn5b")
 REPORTED = ("numpy", "scipy", "healpy")
 
 
@@ -88,5 +89,13 @@ def versions() -> dict[str, str]:
 
 
 def canonical_encoder(name: str) -> str:
-    """Return an encoder's name as it is written today: in files from before 0.2, those of open_clip had no prefix."""
-    return f"open_clip:{name}" if "/" in name and ":" not in name else name
+    """Return an encoder's name as it is written today.
+
+    In files from before 0.2, names of open_clip's encoders had no prefix, and the models had GELU even where the
+    weights were trained with QuickGELU: such embeddings are not those of the encoder that the name names today.
+    """
+    if "/" not in name or ":" in name:
+        return name
+    architecture, _, tag = name.partition("/")
+    wrong = tag in QUICK_GELU_TAGS and not architecture.endswith("-quickgelu")
+    return f"open_clip:{name}" + "+gelu" * wrong

@@ -8,7 +8,7 @@ import csv
 import json
 import math
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from locdiff.errors import InputError
 from locdiff.files import canonical_encoder
 
 ROWS = 2000  # read at a time
+ABOUT = ("activation", "preprocessing", "image_size")  # of an encoder, besides its name: what changes embeddings
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Embeddings:
     ids: list
     encoder: str
     authors: list | None = None
+    about: dict = field(default_factory=dict)  # what else meta.json says of the encoder
 
     def __len__(self):
         return len(self.rows)
@@ -39,7 +41,7 @@ class Embeddings:
         """Return the pictures at the positions `chosen`; nothing is read from the embeddings."""
         ids = [self.ids[i] for i in chosen]
         authors = self.authors and [self.authors[i] for i in chosen]
-        return Embeddings(self.embeddings, self.rows[chosen], self.lat_lon[chosen], ids, self.encoder, authors)
+        return replace(self, rows=self.rows[chosen], lat_lon=self.lat_lon[chosen], ids=ids, authors=authors)
 
     def batch(self, chosen):
         """Return embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
@@ -51,7 +53,7 @@ class Embeddings:
 
     def tensors(self, device):
         """Return what `batch` gives for all pictures, on a device; the embeddings (n, d) keep their stored type."""
-        dtype = torch.from_numpy(self.embeddings[:0].copy()).dtype
+        dtype = torch.float16 if self.embeddings.dtype == np.float16 else torch.float32
         embeddings = torch.empty(len(self), self.embeddings.shape[1], dtype=dtype, device=device)
         for chunk in np.array_split(np.arange(len(self)), math.ceil(len(self) / ROWS)):
             embeddings[chunk[0] : chunk[-1] + 1] = self.batch(chunk)[0].to(device)
@@ -78,25 +80,52 @@ def read_embeddings(folder, with_places=True):
     Unknown places raise InputError, or, without `with_places`, are NaN.
     """
     folder = Path(folder)
-    path = folder / "embeddings.npy"
-    try:
-        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
-        raise InputError(f"{path}: need (n, d) of float16 or float32, got {embeddings.shape} of {embeddings.dtype}")
+    embeddings = _open_array(folder / "embeddings.npy")
     places = read_places(folder / "locations.csv", missing_is_nan=not with_places)
-    n, encoder = len(places.ids), _read_encoder(folder / "meta.json")
+    n, (encoder, about) = len(places.ids), _read_meta(folder / "meta.json")
     if n != len(embeddings):
         raise InputError(f"{folder}: {len(embeddings)} embeddings but {n} lines in locations.csv")
-    return Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors)
+    return Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors, about)
 
 
-def _read_encoder(path):
+def _open_array(path):
+    """The array (n, d) in a npy file, by memory map. Raises InputError with the remedy for anything else."""
+    save = "save it by numpy.save(path, array)"
     try:
-        return canonical_encoder(json.loads(path.read_text())["encoder"]) if path.exists() else "unknown"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with open(path, "rb") as file:
+            start = file.read(8)
+        if start[:2] == b"PK":  # a zip archive, as numpy.savez and torch.save write
+            raise InputError(f"{path} is an npz or a torch file, no npy file: load the array from it, and {save}")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        remedy = "turn the objects into numbers" if "Object arrays" in str(error) else "look at what wrote it"
+        raise InputError(f"cannot read {path}: {error}; {remedy}, and {save}") from None
+    if array.ndim == 3 and array.shape[1] == 1:
+        raise InputError(f"{path}: need (n, d), got {array.shape}: remove the middle axis by array[:, 0], and {save}")
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind != "f":
+        raise InputError(f"{path}: need floating-point numbers (n, d), got {array.shape} of {array.dtype}; {save}")
+    if not len(array):
+        raise InputError(f"{path} holds no embeddings: its shape is {array.shape}; embed pictures first")
+    return array
+
+
+def _read_meta(path):
+    """The encoder's name, and what else meta.json says of it."""
+    try:
+        meta = json.loads(path.read_text()) if path.exists() else {"encoder": "unknown"}
+        return canonical_encoder(meta["encoder"]), {key: meta[key] for key in (*ABOUT, "precision") if key in meta}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path}: need {{"encoder": NAME}} ({error!r})') from None
+
+
+def check_same_encoder(one: Embeddings, other: Embeddings, what: str) -> None:
+    """Raise InputError if two sets of embeddings are not by the same encoder; `what` names the two."""
+    for key in ("encoder", *ABOUT):
+        a, b = (part.encoder if key == "encoder" else part.about.get(key) for part in (one, other))
+        if a != b and a is not None and b is not None:
+            raise InputError(f"{what}: the embeddings differ in {key}, '{a}' and '{b}': embed all by one encoder")
 
 
 def train_and_test(folder, holdout, seed=0, split="random"):
@@ -111,7 +140,9 @@ def train_and_test(folder, holdout, seed=0, split="random"):
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; --data takes one with embeddings.npy and locations.csv")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return read_embeddings(folder / "train"), read_embeddings(folder / "test")
+        train, test = read_embeddings(folder / "train"), read_embeddings(folder / "test")
+        check_same_encoder(train, test, f"{folder / 'train'} and {folder / 'test'}")
+        return train, test
     everything = read_embeddings(folder)
     holdout = holdout or min(2000, max(1, len(everything) // 10))
     if not 0 < holdout < len(everything):

@@ -198,7 +198,7 @@ class _Progress:
             )
         packages = ("open_clip_torch", "torch", "numpy")
         meta = {
-            "encoder": encoder.name, "preprocessing": str(encoder.prepare), "pictures": len(done),
+            "encoder": encoder.name, **encoder.about, "pictures": len(done),
             "failed": len(reasons), "width": rows.shape[1],
             "versions": {name: metadata.version(name) for name in packages},
         }  # fmt: skip

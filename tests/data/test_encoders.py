@@ -96,7 +96,7 @@ def test_the_thumbnail_is_of_the_central_square():
 
 
 OLD_AND_NEW = [
-    ("ViT-L-14/openai", "open_clip:ViT-L-14/openai"),
+    ("ViT-L-14/openai", "open_clip:ViT-L-14/openai+gelu"),
     (f"{MODEL}/random-0123456789ab", f"open_clip:{MODEL}/random-0123456789ab"),
     ("open_clip:ViT-L-14/openai", "open_clip:ViT-L-14/openai"),
     ("timm:vit/tag", "timm:vit/tag"),

@@ -43,7 +43,7 @@ def test_an_embeddings_folder_is_read_by_memory_map_and_split(tmp_path):
         (GOOD[:, None], ["a,1,2"] * 3, None, r"got \(3, 1, \d+\): remove the middle axis by array\[:, 0\]"),
         (GOOD[:0], [], None, "holds no embeddings"),
         (GOOD[:, :0], ["a,1,2"] * 3, None, r"got \(3, 0\)"),
-        (GOOD[0], ["a,1,2"] * 4, None, r"need \(n, d\)"),
+        (GOOD[0], ["a,1,2"] * 4, None, r"numbers \(n, d\), got \(4,\)"),
         (np.array([{}], dtype=object), ["a,1,2"], None, "cannot read"),
         (GOOD, ["a,1,2", "b,3,4", "c,5,6"], "[]", "meta.json"),
     ],

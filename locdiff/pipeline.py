@@ -4,8 +4,9 @@
 >>> pipeline.predict(["view.png"], top_k=5)[0].places                        # doctest: +SKIP
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +35,9 @@ class Prediction:
     area_90_km2: float
     samples: list  # [lat, lon] of locations sampled from the posterior
     center: list  # the paper's prediction, the geographic center of the samples; NaN where there is none
+    nside: int  # of the HEALPix pixels (RING order) of the regions
+    pixels_50: np.ndarray = field(compare=False, repr=False)  # of the smallest region that holds 50 %
+    pixels_90: np.ndarray = field(compare=False, repr=False)
 
 
 def summarize(
@@ -46,21 +50,34 @@ def summarize(
     drawn = posterior.sample(samples, seed, first) if samples else torch.empty(len(posterior), 0, 2)
     places, probability = posterior.modes(top_k)
     centers, within = geographic_center(drawn), posterior.best_within()
-    radii, (_, areas) = posterior.credible_radius(places[:, 0]), posterior.credible_regions()
+    radii, (regions, areas) = posterior.credible_radius(places[:, 0]), posterior.credible_regions()
     return [
         Prediction(
             places=places[i][probability[i] > 0].tolist(),
             probabilities=probability[i][probability[i] > 0].tolist(),
-            within={k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()},
+            within=_rising({k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in within.items()}),
             radius_50_km=radii[i, 0].item(),
             radius_90_km=radii[i, 1].item(),
             area_50_km2=areas[i, 0].item(),
             area_90_km2=areas[i, 1].item(),
             samples=drawn[i].tolist(),
             center=centers[i].tolist(),
+            nside=posterior.grid.nside,
+            pixels_50=regions[i, 0].nonzero()[:, 0].numpy(),
+            pixels_90=regions[i, 1].nonzero()[:, 0].numpy(),
         )
         for i in range(len(posterior))
     ]
+
+
+def _rising(within):
+    """Return `within`, but where a larger radius has less probability, with what the smaller radius has.
+
+    The location of the smaller radius has at least that much within the larger one, too; the series says less where it
+    is smoothed.
+    """
+    kept = itertools.accumulate(within.values(), lambda best, one: one if one[2] >= best[2] else best)
+    return dict(zip(within, kept, strict=True))
 
 
 class Pipeline:

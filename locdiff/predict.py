@@ -14,9 +14,13 @@ RUN is the folder of a training run, or a model on the Hugging Face Hub (OWNER/N
   within K km         the place with the most probability within K km of it: the best guess where K km count as right
   centre of 16        the paper's prediction, the geographic centre of 16 samples (--samples; 0 is faster)
 
+A csv file has one line a picture, with place 1, 2, ...; --long has one line a prediction. GeoJSON also has the regions
+that hold 50 and 90 % of the density. --exiftool FILE is for exiftool -csv=FILE, which writes places into the pictures.
+
 Pictures that cannot be read are named, and the others go on; the exit code is then 2.
 """
 
+import contextlib
 import itertools
 import sys
 from pathlib import Path
@@ -27,10 +31,12 @@ from tqdm import tqdm
 
 from locdiff import memory, options
 from locdiff.data import blue_marble
+from locdiff.data.decoding import MAX_PIXELS
 from locdiff.data.embeddings import read_embeddings
 from locdiff.data.encoding import encode_pictures
 from locdiff.data.pictures import find_pictures, read_picture
-from locdiff.data.prediction_files import open_output
+from locdiff.data.prediction_files import open_exiftool, open_output
+from locdiff.data.tally import Tally
 from locdiff.errors import InputError
 from locdiff.pipeline import Pipeline
 from locdiff.training.distributed import pick_device
@@ -39,10 +45,11 @@ from locdiff.viz import maps, page
 MAP_LIMIT = 32
 
 
-def read_sources(sources, texts, pipeline, batch, workers):
+def read_sources(sources, texts, pipeline, batch, workers, tally=None, max_pixels=MAX_PIXELS):
     """Return how many there are, and an iterator over batches of them: (names, embeddings, pictures, failures).
 
-    pictures are functions that give a PIL image, or None; failures are [(name, reason), ...].
+    pictures are functions that give a PIL image, or None; failures are [(name, reason), ...]. `tally` receives what is
+    found and ignored.
     """
     if len(sources) == 1 and (Path(sources[0]) / "embeddings.npy").exists():
         if texts:
@@ -53,10 +60,10 @@ def read_sources(sources, texts, pipeline, batch, workers):
     named = {}
     for source in sources:
         folder = not Path(source).is_file() or Path(source).suffix.lower() in (".zip", ".tar")
-        found, _ = find_pictures(source)
+        found, _ = find_pictures(source, tally)
         named |= {f"{source}/{name}" if folder else source: picture for name, picture in found.items()}
     embedded = pipeline.embed_text(texts) if texts else torch.empty(0)
-    batches = read_pictures(list(named), list(named.values()), pipeline.encoder, batch, workers)
+    batches = read_pictures(list(named), list(named.values()), pipeline.encoder, batch, workers, max_pixels)
     return len(texts) + len(named), itertools.chain([(texts, embedded, [None] * len(texts), [])] * bool(texts), batches)
 
 
@@ -72,10 +79,10 @@ def read_folder(data, batch):
         yield [data.ids[i] for i in chosen], embeddings, pictures, []
 
 
-def read_pictures(names, pictures, encoder, batch, workers):
+def read_pictures(names, pictures, encoder, batch, workers, max_pixels):
     """Yield the batches of `read_sources` for pictures (a list of `pictures.Picture`) of these names."""
-    for index, embeddings, failures in encode_pictures(pictures, encoder, batch, workers):
-        openers = [lambda i=i: read_picture(pictures[i]) for i in index]
+    for index, embeddings, failures in encode_pictures(pictures, encoder, batch, workers, max_pixels=max_pixels):
+        openers = [lambda i=i: read_picture(pictures[i], max_pixels) for i in index]
         yield [names[i] for i in index], embeddings, openers, [(names[i], reason) for i, reason in failures]
 
 
@@ -86,11 +93,7 @@ def make_parser():
     parser.add_argument(
         "source", nargs="*", metavar="PICTURE", help="pictures, folders, archives; or embeddings folder"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write to .csv, .jsonl or .geojson, by the ending")
-    parser.add_argument("--html", type=Path, metavar="FILE", help=f"write a page (at most {page.LIMIT} pictures)")
-    parser.add_argument(
-        "--map", type=Path, metavar="FILE.png", help=f"draw the densities (at most {MAP_LIMIT} pictures)"
-    )
+    add_outputs(parser)
     parser.add_argument("--text", action="append", default=[], metavar="WORDS", help="locate words; experimental")
     parser.add_argument("--top-k", type=int, default=1, help="places a picture (default 1)")
     parser.add_argument("--samples", type=int, default=16, help="samples a picture (default 16)")
@@ -102,10 +105,29 @@ def make_parser():
     parser.add_argument(
         "--memory", type=int, default=memory.DEFAULT_MB, help=f"{memory.HELP} (default {memory.DEFAULT_MB})"
     )
+    parser.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+        help=f"read larger JPEGs at reduced size and refuse other pictures that are larger (default {MAX_PIXELS})",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes that read pictures (default: the processors, at most 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="ask the Hugging Face Hub for nothing")
     return parser
+
+
+def add_outputs(parser):
+    """Add the options that say what is written."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write to .csv, .jsonl or .geojson, by the ending")
+    parser.add_argument("--long", action="store_true", help="csv with a line for each prediction, not each picture")
+    parser.add_argument("--exiftool", type=Path, metavar="FILE.csv", help="write a csv that exiftool -csv imports")
+    parser.add_argument(
+        "--min-probability", type=float, default=0.5, metavar="P",
+        help="--exiftool has the pictures whose place 1 has more (default 0.5)",
+    )  # fmt: skip
+    parser.add_argument("--html", type=Path, metavar="FILE", help=f"write a page (at most {page.LIMIT} pictures)")
+    parser.add_argument(
+        "--map", type=Path, metavar="FILE.png", help=f"draw the densities (at most {MAP_LIMIT} pictures)"
+    )
 
 
 def parse(argv):
@@ -116,6 +138,10 @@ def parse(argv):
         parser.error("--top-k and --batch must be at least 1, --samples and --seed at least 0")
     if not arguments.source and not arguments.text:
         parser.error("give pictures, folders, archives, an embeddings folder or --text")
+    if arguments.long and arguments.out and arguments.out.suffix.lower() != ".csv":
+        parser.error(f"--long is a form of csv; {arguments.out} has all predictions anyway")
+    if not 0 <= arguments.min_probability <= 1:
+        parser.error("--min-probability is a probability, from 0 to 1")
     for path in (arguments.html, arguments.map):
         if path and not path.resolve().parent.is_dir():
             raise InputError(f"cannot write {path}: {path.parent} is no folder")
@@ -128,7 +154,9 @@ def main(argv=None):
     memory.set_budget(arguments.memory)
     device = pick_device(arguments.device)
     pipeline = Pipeline.load(arguments.run, device, arguments.weights, arguments.local_files_only)
-    total, batches = read_sources(arguments.source, arguments.text, pipeline, arguments.batch, arguments.workers)
+    tally = Tally()
+    batch, workers, pixels = arguments.batch, arguments.workers, arguments.max_pixels
+    total, batches = read_sources(arguments.source, arguments.text, pipeline, batch, workers, tally, pixels)
     for path, option, limit in ((arguments.html, "--html", page.LIMIT), (arguments.map, "--map", MAP_LIMIT)):
         if path and total > limit:
             raise InputError(f"{option} shows at most {limit} pictures, got {total}; --out takes any number")
@@ -137,6 +165,11 @@ def main(argv=None):
     shown, failed = predict_all(arguments, pipeline, total, batches)
     if shown["names"]:
         draw(arguments, pipeline.model, shown | {"density": torch.cat(shown["density"])})
+    if tally.found:
+        tally.used = tally.found - len(failed)
+        for name, reason in failed:
+            tally.failed.add(f"{name} ({reason})")
+        print(tally, file=sys.stderr)
     for name, reason in failed:
         print(f"cannot read the picture {name}: {reason}", file=sys.stderr)
     if failed:
@@ -148,7 +181,7 @@ def predict_all(arguments, pipeline, total, batches):
     shown, failed, done = {"names": [], "pictures": [], "predictions": [], "density": []}, [], 0
     quiet = total < 2 or (arguments.out is None and sys.stdout.isatty())
     with (
-        open_output(arguments.out) as write,
+        open_all(arguments) as write,
         tqdm(total=total, unit="picture", disable=quiet, delay=1, leave=False) as bar,
     ):
         for names, embeddings, openers, failures in batches:
@@ -168,6 +201,16 @@ def predict_all(arguments, pipeline, total, batches):
                 shown["pictures"] += [opener and smaller(opener()) for opener in openers]
             bar.update(len(names) + len(failures))
     return shown, failed
+
+
+@contextlib.contextmanager
+def open_all(arguments):
+    """Yield a function write(name, prediction) into all tables that the arguments ask for."""
+    with contextlib.ExitStack() as files:
+        outputs = [files.enter_context(open_output(arguments.out, arguments.top_k, arguments.long))]
+        if arguments.exiftool:
+            outputs.append(files.enter_context(open_exiftool(arguments.exiftool, arguments.min_probability)))
+        yield lambda name, prediction: [write(name, prediction) for write in outputs]
 
 
 def smaller(picture):

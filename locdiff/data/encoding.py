@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
+import io
 import os
 import warnings
 from importlib import metadata
@@ -13,7 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from locdiff.data.pictures import Picture, read_picture, read_source
+from locdiff.data.decoding import MAX_PIXELS, read_picture_and_place
+from locdiff.data.pictures import Picture, read_source
+from locdiff.data.tally import Tally
 from locdiff.errors import InputError
 from locdiff.files import write_json
 
@@ -21,22 +25,30 @@ TODO, DONE, FAILED = 0, 1, 2  # states of a picture in progress.npy
 COPY = 65_536  # rows copied at a time
 
 
-def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None):
+def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None, max_pixels=MAX_PIXELS):
     """Yield, batch by batch, what was read of the pictures (a list of `pictures.Picture`; of some `indices` in it):
 
     the indices (m) of the pictures that could be read, their embeddings (m, d), and [(index, reason), ...] of
     those that could not. `workers` processes read; None means one a processor, at most 8, and none for a few pictures.
+    Pictures of more than `max_pixels` pixels are read as `decoding.read_picture` says.
     """
-    chosen = _Pictures(pictures, encoder.prepare, indices)
+    for index, embeddings, failures, _ in _encode(pictures, encoder, batch, workers, indices, max_pixels):
+        yield index, embeddings, failures
+
+
+def _encode(pictures, encoder, batch, workers, indices, max_pixels):
+    """What `encode_pictures` yields, and [(lat, lon, reason), ...] (m), the places in the EXIF data."""
+    chosen = _Pictures(pictures, encoder.prepare, indices, max_pixels)
     if workers is None:
         workers = min(8, os.cpu_count() or 1, len(chosen) // 32)
     loader = DataLoader(
         chosen, batch, num_workers=workers, collate_fn=_collate, prefetch_factor=4 if workers else None
     )  # fmt: skip
-    for index, images, reasons in loader:
+    for index, images, places, reasons in loader:
         good = np.array([not reason for reason in reasons])
         failures = [(i, reason) for i, reason in zip(index, reasons, strict=True) if reason]
-        yield index[good], encoder.encode(images) if len(images) else images, failures
+        embeddings = encoder.encode(images) if len(images) else torch.empty(0, encoder.dim)
+        yield index[good], embeddings, failures, places
 
 
 def embed_pictures(paths, encoder):
@@ -53,10 +65,10 @@ def embed_pictures(paths, encoder):
 
 
 class _Pictures(Dataset):
-    """Prepared pictures, or the reason why there is none; `indices` picks some."""
+    """Prepared pictures with their EXIF places, or the reason why there is none; `indices` picks some."""
 
-    def __init__(self, pictures, prepare, indices=None):
-        self.pictures, self.prepare = pictures, prepare
+    def __init__(self, pictures, prepare, indices, max_pixels):
+        self.pictures, self.prepare, self.max_pixels = pictures, prepare, max_pixels
         self.indices = range(len(pictures)) if indices is None else indices
 
     def __len__(self):
@@ -67,40 +79,52 @@ class _Pictures(Dataset):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's, about odd but readable files
-                return index, self.prepare(read_picture(self.pictures[index])), ""
+                image, place = read_picture_and_place(self.pictures[index], self.max_pixels)
+                return index, self.prepare(image), place, ""
         except ValueError as error:
-            return index, None, str(error)
+            return index, None, None, str(error) or "unknown"
+        except Exception as error:  # of the preprocessing, such as a picture one pixel wide
+            return index, None, None, f"cannot be prepared ({type(error).__name__}: {error})"
 
 
 def _collate(samples):
-    index, images, reasons = zip(*samples, strict=True)
+    index, images, places, reasons = zip(*samples, strict=True)
     images = [image for image in images if image is not None]
-    return np.array(index), torch.stack(images) if images else torch.empty(0), reasons
+    places = [place for place in places if place is not None]
+    return np.array(index), torch.stack(images) if images else torch.empty(0), places, reasons
 
 
-def embed(source, out, encoder, places=None, batch=64, workers=None, rank=0, world=1, barrier=lambda: None):
+def embed(
+    source, out, encoder, places=None, batch=64, workers=None, rank=0, world=1, barrier=lambda: None,
+    columns=None, max_pixels=MAX_PIXELS, tally=None,
+):  # fmt: skip
     """Embed all pictures of `source` into the embeddings folder `out`; return what its meta.json holds.
 
-    With `world` processes each embeds every world-th picture, and rank 0 finishes when all have.
+    With `world` processes each embeds every world-th picture, and rank 0 finishes when all have. `places` and `columns`
+    are `read_source`'s table and its columns. `tally` receives the count of what became of the files.
     """
-    out = Path(out)
-    pictures, found = read_source(source, places)
-    state = _Progress(out, _key(found.ids, encoder.name), len(pictures), rank == 0)
+    out, tally = Path(out), Tally() if tally is None else tally
+    pictures, found = read_source(source, places, tally, columns)
+    state = _Progress(out, _key(found.ids, encoder.name, max_pixels), len(pictures), rank == 0)
     barrier()
     state.open()
     todo = np.flatnonzero(np.array(state.progress) == TODO)
     todo = todo[todo % world == rank]
     with tqdm(total=len(todo), desc="embedding", unit="picture", disable=rank > 0) as bar:
-        for index, embeddings, failures in encode_pictures(pictures, encoder, batch, workers, todo):
+        for index, embeddings, failures, exif in _encode(pictures, encoder, batch, workers, todo, max_pixels):
+            if tally.table is None:
+                state.locate(index, exif)
             state.write(index, embeddings)
             state.fail(failures)
             bar.update(len(index) + len(failures))
     barrier()
-    return state.finish(found, encoder) if rank == 0 else None
+    return state.finish(found, encoder, tally) if rank == 0 else None
 
 
-def _key(ids, encoder):
+def _key(ids, encoder, max_pixels=MAX_PIXELS):
     digest = hashlib.sha256(encoder.encode())
+    if max_pixels != MAX_PIXELS:
+        digest.update(str(max_pixels).encode())
     for name in ids:
         digest.update(b"\0" + name.encode())
     return digest.hexdigest()
@@ -154,28 +178,66 @@ class _Progress:
             ) from None
         self.progress[index] = DONE
 
+    def locate(self, index, places):
+        """Note (lat, lon, reason) of the pictures at `index`, before they are marked as done."""
+        self._append("places.csv", [(i, *place) for i, place in zip(index, places, strict=True)])
+
     def fail(self, failures):
         if failures:
-            with open(self.folder / "failures.csv", "a", newline="") as file:
-                csv.writer(file).writerows(failures)
+            self._append("failures.csv", failures)
             self.progress[[i for i, _ in failures]] = FAILED
 
-    def finish(self, found, encoder):
+    def _append(self, name, rows):
+        """Append lines by one system call, so that those of several processes do not mix; a torn one stands alone."""
+        text = io.StringIO("\n", newline="")
+        text.seek(0, io.SEEK_END)
+        csv.writer(text).writerows(rows)
+        data = text.getvalue().encode()
+        try:
+            with open(self.folder / name, "ab", buffering=0) as file:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.folder / name}: {error}; make room there and start the same command again"
+            ) from None
+
+    def finish(self, found, encoder, tally):
         """Write the finished folder: the rows that succeeded, embeddings.npy last."""
         done = np.flatnonzero(np.array(self.progress) == DONE)
+        self._take_places(found)
         with open(self.folder / "failures.csv", newline="") as file:
-            reasons = {int(i): reason for i, reason in csv.reader(file)}
+            rows = (row for row in csv.reader(file) if len(row) == 2)
+            reasons = {int(i): reason for i, reason in rows if self.progress[int(i)] == FAILED}
         if not len(done):
             first = next(iter(reasons.items()), None)
             raise InputError(
                 f"none of the {self.n} pictures could be read; the first: {found.ids[first[0]]}: {first[1]}"
             )
+        tally.used = len(done)
+        for i in sorted(reasons):
+            tally.failed.add(f"{found.ids[i]} ({reasons[i]})")
+        for i in done[np.isnan(found.lat_lon[done]).any(axis=1)]:
+            why = found.reasons.get(int(i))
+            tally.without_place.add(f"{found.ids[i]} ({why})" if why else found.ids[i])
         try:
             return self._move(done, reasons, found, encoder)
         except OSError as error:
             raise InputError(
                 f"cannot write {self.out}: {error}; make room there and start the same command again"
             ) from None
+
+    def _take_places(self, found):
+        """Fill in the places that the pictures themselves gave, where there is no other."""
+        if not (self.folder / "places.csv").exists():
+            return
+        unknown = np.isnan(found.lat_lon).any(axis=1)
+        with open(self.folder / "places.csv", newline="") as file:
+            for i, lat, lon, reason in (row for row in csv.reader(file) if len(row) == 4):
+                if unknown[int(i)]:
+                    found.lat_lon[int(i)] = float(lat), float(lon)
+                    if reason:
+                        found.reasons.setdefault(int(i), reason)
 
     def _move(self, done, reasons, found, encoder):
         """Write the files of the finished folder and remove the unfinished one; what meta.json holds."""
@@ -196,10 +258,16 @@ class _Progress:
             _write_csv(
                 self.out / "failures.csv", ["id", "reason"], ([found.ids[i], reasons[i]] for i in sorted(reasons))
             )
+        unplaced = [i for i in done if np.isnan(found.lat_lon[i]).any()]
+        if unplaced and found.reasons:
+            _write_csv(
+                self.out / "without_place.csv", ["id", "reason"],
+                ([found.ids[i], found.reasons.get(int(i), "")] for i in unplaced),
+            )  # fmt: skip
         packages = ("open_clip_torch", "torch", "numpy")
         meta = {
             "encoder": encoder.name, **encoder.about, "pictures": len(done),
-            "failed": len(reasons), "width": rows.shape[1],
+            "failed": len(reasons), "without_place": len(unplaced), "width": rows.shape[1],
             "versions": {name: metadata.version(name) for name in packages},
         }  # fmt: skip
         write_json(self.out / "meta.json", meta)

@@ -1,181 +1,213 @@
 """Where the pictures are and where they were taken: folders, zip and tar archives, tar shards."""
 
-import io
 import json
 import math
 import os
-import tarfile
-import zipfile
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+import unicodedata
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from locdiff.data.places import COLUMNS, TABLES, Places, _read_place, read_places
+from locdiff.data.archives import ARCHIVES, PICTURES, Contents, Picture, contents, ending, is_picture, walk
+from locdiff.data.decoding import read_picture
+from locdiff.data.places import COLUMNS, TABLES, Places, read_places, spreadsheet_hint
+from locdiff.data.tally import Tally
 from locdiff.errors import InputError
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+__all__ = ["EXIF", "Picture", "find_pictures", "read_picture", "read_source"]
+
+EXIF = "exif"  # in place of a table: the places are those in the pictures
+SHOWN = 3  # names of each side when nothing matches
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Where the bytes of a picture are: a file, a member of a zip archive, or (offset, size) in a tar archive.
-
-    `path` is None for a picture that a table names and nothing holds.
-    """
-
-    path: str | None
-    member: str | tuple | None = None
-
-
-def read_source(source, table=None):
+def read_source(source, table=None, tally=None, columns=None):
     """Return the pictures of a folder, an archive or a single file, and their places: (list of Picture, Places).
 
     With a table (`table`, or the only one at the top of the folder) these are its lines, each matched to the picture of
-    that name: its path below the folder or in an archive, with / or _, with or without the folders and the ending. Else
-    they are all the pictures, with places from the json files beside them in tar shards, and else unknown.
+    that name: its path below the folder or in an archive, with / or _, with or without the folders and the ending.
+    Else they are all the pictures, with places from the json files beside them in tar shards, and else unknown; with
+    EXIF for a table they are all the pictures, with unknown places.
+
+    `tally` receives what was found, and the table; `columns` names those of a table without a header.
     """
-    found, notes = find_pictures(source)
+    tally = Tally() if tally is None else tally
+    found, notes = find_pictures(source, tally)
     table = table or _only_table(Path(source))
-    if table is None:
-        places = [_place_in_json(notes.get(os.path.splitext(name)[0]), name) for name in found]
-        lat_lon, authors = (np.array([p[:2] for p in places], dtype=np.float64), [p[2] for p in places])
-        return list(found.values()), Places(list(found), lat_lon, authors)
-    places = read_places(table)
+    if table is None or str(table) == EXIF:
+        places = Places(list(found), np.full((len(found), 2), math.nan), [""] * len(found))
+        for i, name in enumerate(found):
+            if name in notes and table is None:
+                *places.lat_lon[i], places.authors[i], reason = _place_in_json(notes[name])
+                if reason:
+                    places.reasons[i] = reason
+        return list(found.values()), places
+    places, tally.table = read_places(table, blank_is_nan=True, columns=columns), str(table)
     if not places.ids:
         raise InputError(f"{table} holds no places")
-    by_name = found if all(name in found for name in places.ids) else _short_names(found)
-    pictures = [next((by_name[n] for n in _spellings(i) if n in by_name), Picture(None)) for i in places.ids]
-    if all(picture.path is None for picture in pictures):
-        raise InputError(
-            f"no id of {table} names a picture in {source}; the first id is '{places.ids[0]}', the first picture "
-            f"'{next(iter(found))}'"
-        )
-    return pictures, places
+    unknown = np.flatnonzero(np.isnan(places.lat_lon).any(axis=1))
+    places.reasons = dict.fromkeys(unknown.tolist(), "its line in the table has no place")
+    return _match(places, found, source, tally), places
 
 
-def find_pictures(source):
-    """Return all pictures of a folder, an archive or a file, {name: Picture}, and tar shards' {name: json bytes}."""
-    source = Path(source)
-    if not source.exists():
+def find_pictures(source, tally=None):
+    """Return all pictures of a folder, an archive or a file, {name: Picture}, and tar shards' {name: json bytes}.
+
+    A picture is named by its path below the folder, or by that in its archive, after the archive's if another picture
+    has the same. What cannot be read is a Picture with a problem. `tally` receives what is found and ignored.
+    """
+    tally = Tally() if tally is None else tally
+    if not Path(source).exists():
         raise InputError(f"{source} does not exist; give a folder of pictures, a zip or tar archive, or a picture")
+    parts = _contents_of_archive(str(source)) if os.path.isfile(source) else _contents_of_folder(str(source), tally)
+    times = Counter(name for _, part in parts for name in part.pictures)
     found, notes = {}, {}
-    for path in sorted(_files(source)):
-        _list_pictures(path, source, found, notes)
+    for archive, part in parts:
+        for name, picture in part.pictures.items():
+            full = f"{archive}/{name}" if archive and times[name] > 1 else name
+            readable = _readable(full)
+            if readable != full:
+                picture = Picture(picture.path, picture.member, picture.problem or _NOT_UTF8)
+            found[readable] = picture
+            if name in part.notes:
+                notes[readable] = part.notes[name]
+        for name in part.others:
+            tally.ignore(ending(name), _readable(f"{archive}/{name}" if archive else name))
+    tally.found += len(found)
     if not found:
-        raise InputError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))}, or zip or tar archives of them)")
+        ignored = "".join(f"; {line}" for line in tally.describe_ignored())
+        raise InputError(
+            f"{source} holds no pictures ({', '.join(sorted(PICTURES))}, or zip or tar archives of them){ignored}"
+        )
     return found, notes
 
 
+_NOT_UTF8 = "its name is not UTF-8: rename it, e.g. with convmv"
+
+
+def _readable(name):
+    """A name that every file and terminal takes: bytes that are no UTF-8 as \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _contents_of_archive(path):
+    return [("", contents(path))]
+
+
+def _contents_of_folder(folder, tally):
+    """[(path of the archive below the folder, or "", Contents), ...]; what cannot be read is a picture's problem."""
+    loose, archives = Contents(), []
+    for path, problem in sorted(walk(folder), key=lambda item: item[0].split(os.sep)):
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        if problem:
+            loose.pictures[name] = Picture(path, None, problem)
+        elif is_picture(path):
+            loose.pictures[name] = Picture(path)
+        elif ending(path) in ARCHIVES:
+            try:
+                archives.append((name, contents(path)))
+            except InputError as error:
+                loose.pictures[name] = Picture(path, None, str(error))
+        elif ending(path) not in TABLES:
+            loose.others.append(name)
+    return [("", loose), *archives]
+
+
 def _only_table(source):
-    tables = sorted(p for p in source.iterdir() if p.suffix.lower() in TABLES) if source.is_dir() else []
+    tables = sorted(p for p in source.iterdir() if ending(p.name) in TABLES) if source.is_dir() else []
     if len(tables) > 1:
         raise InputError(f"{source} holds several tables ({', '.join(p.name for p in tables)}); say which by --places")
     return tables[0] if tables else None
 
 
-def _files(source):
-    if source.is_file():
-        return [source]
-    return [Path(folder) / name for folder, _, names in os.walk(source) for name in names if not name.startswith(".")]
-
-
-def _list_pictures(path, source, found, notes):
-    """Add to `found` {name: Picture}, and to `notes` {name without ending: bytes of its json file}."""
-    ending = path.suffix.lower()
-    try:
-        if ending in PICTURES:
-            name = path.name if path == source else path.relative_to(source).as_posix()
-            found[name] = Picture(str(path))
-        elif ending == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if _is_picture(name, path):
-                        found[name] = Picture(str(path), name)
-        elif ending == ".tar":
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if member.isfile() and member.name.endswith(".json"):
-                        notes[member.name.removesuffix(".json")] = archive.extractfile(member).read()
-                    elif member.isfile() and _is_picture(member.name, path):
-                        found[member.name] = Picture(str(path), (member.offset_data, member.size))
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise InputError(f"cannot read the archive {path}: {error}") from None
-
-
-def _is_picture(name, archive):
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise InputError(
-            f"{archive} holds the member '{name}', which points out of the archive; it is not to be trusted"
-        )
-    return PurePosixPath(name).suffix.lower() in PICTURES and not PurePosixPath(name).name.startswith(".")
-
-
-def _place_in_json(note, name):
-    """(lat, lon, author) of a WebDataset sample; unknown places are NaN."""
-    if note is None:
-        return math.nan, math.nan, ""
+def _place_in_json(note):
+    """(lat, lon, author, reason) of a WebDataset sample; unknown places are NaN."""
     try:
         values = {str(key).lower(): value for key, value in json.loads(note).items()}
-        given = {key: next((values[n] for n in names if n in values), None) for key, names in COLUMNS.items()}
-        row = [str(given["lat"]), str(given["lon"])]
     except (ValueError, AttributeError) as error:
-        raise InputError(f"the json file of {name} cannot be read: {error}") from None
-    return *_read_place(row, {"lat": 0, "lon": 1}, f"the json file of {name}", 1, True), str(given["author"] or "")
-
-
-def _short_names(found):
-    """All names, and their parts that name one picture only: without the folders, and without the ending."""
-    names = dict(found)
-    for shorten in (lambda n: n.rsplit("/", 1)[-1], lambda n: os.path.splitext(n.rsplit("/", 1)[-1])[0]):
-        short, ambiguous = {}, set()
-        for name, picture in found.items():
-            key = shorten(name)
-            if key in short:
-                ambiguous.add(key)
-            short[key] = picture
-        names = {key: picture for key, picture in short.items() if key not in ambiguous} | names
-    return names
-
-
-def _spellings(name):
-    return name, name.replace("/", "_"), name.rsplit("/", 1)[-1], os.path.splitext(name.rsplit("/", 1)[-1])[0]
-
-
-def read_picture(picture):
-    """Return the picture as an upright RGB image; ValueError says what is wrong with it."""
-    if picture.path is None:
-        raise ValueError("no picture of this name was found")
+        return math.nan, math.nan, "", f"its json file cannot be read: {error}"
+    given = {key: next((values[n] for n in names if n in values), None) for key, names in COLUMNS.items()}
+    author = str(given["author"] or "")
+    if given["lat"] is None or given["lon"] is None:
+        return math.nan, math.nan, author, "its json file has no place"
     try:
-        data = _read_bytes(picture)
-        if not data:
-            raise ValueError("the file is empty (0 bytes)")
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise ValueError("not a picture in a known format") from None
-    except (OSError, SyntaxError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise ValueError(f"{error}") from None
+        lat, lon = float(given["lat"]), float(given["lon"])
+    except (TypeError, ValueError):
+        lat = lon = math.nan
+    if not (abs(lat) <= 90 and abs(lon) <= 180):
+        return math.nan, math.nan, author, f"its json file has the place ({given['lat']}, {given['lon']})"
+    return lat, lon, author, ""
 
 
-def _read_bytes(picture):
-    if picture.member is None:
-        return Path(picture.path).read_bytes()
-    if isinstance(picture.member, str):
-        return _open_zip(picture.path, os.getpid()).read(picture.member)
-    offset, size = picture.member
-    with open(picture.path, "rb") as file:
-        file.seek(offset)
-        return file.read(size)
+def _match(places, found, source, tally):
+    """The pictures of the places; unreadable ones that no id names are added to the places, and are unknown there."""
+    by_name, pictures, matched = _Names(found), [], set()
+    for name in places.ids:
+        full = by_name.find(name)
+        pictures.append(found[full] if full else Picture(None, None, by_name.why_not(name)))
+        matched.add(full)
+    if matched == {None}:
+        ids, names = places.ids[:SHOWN], list(found)[:SHOWN]
+        raise InputError(
+            f"no id of {tally.table} names a picture in {source}; the ids begin with {_shown(ids)}, the pictures with "
+            f"{_shown(names)}{spreadsheet_hint(ids[0])}"
+        )
+    unlisted = [name for name in found if name not in matched]
+    broken = [name for name in unlisted if found[name].problem]
+    for name in unlisted:
+        if not found[name].problem:
+            tally.unlisted.add(name)
+    places.ids += broken
+    places.authors += [""] * len(broken)
+    places.lat_lon = np.concatenate([places.lat_lon, np.full((len(broken), 2), math.nan)])
+    return pictures + [found[name] for name in broken]
 
 
-@lru_cache(maxsize=64)
-def _open_zip(path, process):
-    """An open archive; each process its own, since they would share the position in the file."""
-    return zipfile.ZipFile(path)
+def _shown(names):
+    """Names in quotes; those with other letters than ASCII also by code, since equal ones are written in two ways."""
+    return ", ".join(f"'{name}'" + f" ({name!a})" * (not name.isascii()) for name in names)
+
+
+class _Names:
+    """Finds a picture by its name, exactly, or else, in Unicode's normal form C, by the whole
+    name, the name without the folders, and that without the ending, each if it names one picture only.
+    """
+
+    def __init__(self, found):
+        self.found = found
+
+    @cached_property
+    def _short(self):
+        short = {}
+        for shorten in (lambda n: n, _file, _stem):
+            level = {}
+            for name in self.found:
+                key = shorten(unicodedata.normalize("NFC", name))
+                level[key] = name if key not in level else ""  # "": several
+            short = level | short
+        return short
+
+    def find(self, name):
+        """Return the full name of the picture, or None."""
+        return name if name in self.found else self._look_up(name) or None
+
+    def why_not(self, name):
+        """Return why `find` found nothing, if there is more to say than that."""
+        if self._look_up(name) == "":
+            return "several pictures have this name: write it with its folder or archive"
+        hint = spreadsheet_hint(name)
+        return f"no picture of this name was found{hint}" if hint else ""
+
+    def _look_up(self, name):
+        name = unicodedata.normalize("NFC", name)
+        found = [self._short.get(n) for n in (name, name.replace("/", "_"), _file(name), _stem(name))]
+        return next((full for full in found if full), "" if "" in found else None)
+
+
+def _file(name):
+    return name.rsplit("/", 1)[-1]
+
+
+def _stem(name):
+    return os.path.splitext(_file(name))[0]

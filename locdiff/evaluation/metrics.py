@@ -1,33 +1,56 @@
 """Scores of predicted places against the truth, as the field reports them."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from locdiff.evaluation.areas import AREAS, area_accuracy
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
 GEOSCORE_SCALE_KM = 1492.7
 
 
-def score(lat_lon, truth):
+@dataclass(frozen=True)
+class Columns:
+    """What is reported besides the usual columns: further `thresholds` in km, the mean distance, and areas."""
+
+    thresholds: tuple = ()
+    mean: bool = False
+    areas: bool = False
+
+    @property
+    def all_thresholds(self):
+        """The usual thresholds and the further ones, rising."""
+        return sorted({*THRESHOLDS_KM, *self.thresholds})
+
+
+USUAL = Columns()
+
+
+def score(lat_lon, truth, columns=USUAL):
     """Return scores of the predictions (n, 2) for the places (n, 2), in degrees, as a dict.
 
     `accuracy`: per cent within each threshold (d <= k) in km; `median_km`; `geoscore`, the mean of 5000 exp(-d/1492.7);
-    `failed`: predictions that are missing or not finite, which count as infinitely far; `count`: n.
+    `failed`: predictions that are missing or not finite, which count as infinitely far; `count`: n. The `columns` add
+    `mean_km`, and `areas`, the per cent in the country, region and city of the truth.
     """
     distance = great_circle_km(lat_lon.double(), truth.double())
     failed = ~torch.isfinite(distance)
     distance = distance.masked_fill(failed, math.inf)
-    percent = {k: _mean(distance <= k) * 100 for k in THRESHOLDS_KM}
+    percent = {k: _mean(distance <= k) * 100 for k in columns.all_thresholds}
+    more = {"mean_km": _mean(distance)} if columns.mean else {}
+    if columns.areas:
+        more["areas"] = area_accuracy(lat_lon, truth)
     return {
         "accuracy": percent,
         "median_km": _median(distance),
         "geoscore": _mean(5000 * torch.exp(-distance / GEOSCORE_SCALE_KM)),
         "failed": int(failed.sum()),
         "count": len(distance),
-    }
+    } | more
 
 
 def hits(lat_lon, truth):
@@ -58,12 +81,17 @@ def score_each(lat_lon, truth):
     return {"accuracy": dict(zip(THRESHOLDS_KM, own, strict=True))}
 
 
-def table(rows):
+def table(rows, columns=USUAL):
     """Return a Markdown table of {name: score}, failures below it; a score may lack all but `accuracy`."""
-    lines = ["| | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km | GeoScore |", "|---|" + "---:|" * 7]
+    heads = [f"{k:g} km" for k in columns.all_thresholds] + ["median km", "GeoScore"]
+    heads += ["mean km"] * columns.mean + list(AREAS) * columns.areas
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for name, row in rows.items():
-        cells = [f"{row['accuracy'][k]:.1f}" for k in THRESHOLDS_KM]
-        cells += [f"{row['median_km']:.0f}", f"{row['geoscore']:.0f}"] if "geoscore" in row else ["", ""]
+        values = [(row["accuracy"].get(k), ".1f") for k in columns.all_thresholds]
+        values += [(row.get("median_km"), ".0f"), (row.get("geoscore"), ".0f")]
+        values += [(row.get("mean_km"), ".0f")] * columns.mean
+        values += [(row.get("areas", {}).get(area), ".1f") for area in AREAS] * columns.areas
+        cells = ("" if value is None else format(value, form) for value, form in values)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     failed = [f"{row['failed']} of {row['count']} ({name})" for name, row in rows.items() if row.get("failed")]
     if failed:

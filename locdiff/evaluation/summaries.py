@@ -1,6 +1,7 @@
 """What a model predicts for many pictures, in all its summaries, and how these and the baselines score."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from tqdm import tqdm
 
 from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
-from locdiff.evaluation import metrics
+from locdiff.evaluation import density_metrics, metrics
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.seeding import derive_seed
@@ -38,7 +39,7 @@ def predict_all(
     `samples` (n, samples, 2); `mean` and `mode`, the exact mode of the samples' mean density and the most probable mode
     of the one-pass density, (n, 2); `mean, each` and `each`, the best locations of these two within each threshold,
     (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth (n, 2);
-    `calibration` (n, 5); and `density` (m, N) of the first SHOWN.
+    `calibration` (n, 5); `localizability` (n,); and `density` (m, N) of the first SHOWN.
     """
     parts, size = [], model.posterior_batch_size
     description = f"{samples} samples a picture, steps: {model.config.sample_steps}"
@@ -54,13 +55,17 @@ def predict_all(
             "each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1),
             "mass": posterior.mass_within(places),
             "calibration": calibration(posterior, places),
+            "localizability": density_metrics.localizability(posterior.pixel_probs),
             "density": posterior.pixel_probs[: max(0, SHOWN - start)].clone(),
         })  # fmt: skip
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def score_model(model: LocDiffusion, found: dict[str, Tensor], truth: Tensor) -> dict[str, dict]:
+def score_model(
+    model: LocDiffusion, found: dict[str, Tensor], truth: Tensor, columns: metrics.Columns = metrics.USUAL
+) -> dict[str, dict]:
     """Return the scores of the model's summaries, {row: score}, from what `predict_all` found for the truth (n, 2)."""
+    score = partial(metrics.score, columns=columns)
     places, steps = found["samples"], model.config.sample_steps
     samples, mass, c = places.shape[1], found["mass"], model.config
     mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.refinements)
@@ -68,14 +73,14 @@ def score_model(model: LocDiffusion, found: dict[str, Tensor], truth: Tensor) ->
     sampler = "DPM-Solver++" if c.inference.sampler == "dpm++" else ddim
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
-            metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
+            score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),
         "LocDiffusion, one sample: chance the one-pass density gives it":
             {"accuracy": dict(zip(THRESHOLDS_KM, (100 * mass.mean(dim=0)).tolist(), strict=True))},
-        f"LocDiffusion, geographic centre of {samples} (the paper's)": metrics.score(geographic_center(places), truth),
-        f"LocDiffusion, medoid of {samples}": metrics.score(medoid(places), truth),
-        mean: metrics.score(found["mean"], truth),
+        f"LocDiffusion, geographic centre of {samples} (the paper's)": score(geographic_center(places), truth),
+        f"LocDiffusion, medoid of {samples}": score(medoid(places), truth),
+        mean: score(found["mean"], truth),
         f"{mean}, best place for each column": metrics.score_each(found["mean, each"], truth),
-        "LocDiffusion, one-pass density, most probable mode": metrics.score(found["mode"], truth),
+        "LocDiffusion, one-pass density, most probable mode": score(found["mode"], truth),
         "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
 
@@ -84,6 +89,15 @@ def best_within_each(coeffs: Tensor) -> Tensor:
     """Return the most probable location within each threshold, (n, D) -> (n, thresholds, 2)."""
     mode, _ = decoder.exact_mode(coeffs)
     return torch.stack([decoder.best_within(coeffs, k, None, mode)[0] for k in THRESHOLDS_KM], dim=1)
+
+
+def density_scores(found: dict[str, Tensor], truth: Tensor) -> dict[str, float]:
+    """Return what the densities that `predict_all` found are worth by the measures of `density_metrics`."""
+    log_prob = found["calibration"][:, 0].double() - math.log(4 * math.pi)
+    return {
+        "bits_per_dimension": density_metrics.bits_per_dimension(log_prob).mean().item(),
+        "localizability": found["localizability"].double().mean().item(),
+    } | density_metrics.manifold_metrics(found["samples"][:, 0], truth)
 
 
 def calibration(posterior, truth: Tensor) -> Tensor:
@@ -95,8 +109,9 @@ def calibration(posterior, truth: Tensor) -> Tensor:
 
 
 def score_baselines(
-    embeddings: Tensor, truth: Tensor, train: Embeddings, seed: int = 0, progress: bool = True
-) -> dict[str, dict]:
+    embeddings: Tensor, truth: Tensor, train: Embeddings, seed: int = 0, progress: bool = True,
+    columns: metrics.Columns = metrics.USUAL,
+) -> dict[str, dict]:  # fmt: skip
     """Return the scores of retrieval by cosine over galleries, and of a random training location: {row: score}."""
     generator = torch.Generator().manual_seed(derive_seed(seed, 1))  # not the places of the training data
     galleries = {"training pictures": train}
@@ -112,4 +127,4 @@ def score_baselines(
     }
     chance = torch.randint(len(train), (len(truth),), generator=generator)
     rows["Chance: the place of a random training picture"] = torch.from_numpy(train.lat_lon)[chance]
-    return {name: metrics.score(lat_lon, truth) for name, lat_lon in rows.items()}
+    return {name: metrics.score(lat_lon, truth, columns) for name, lat_lon in rows.items()}

@@ -21,8 +21,24 @@ from locdiff.pipeline import Pipeline
 from locdiff.viz import page
 
 
-def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, capsys):
-    predict.main([str(run), *pictures, "--map", str(tmp_path / "map.png"), "--samples", "3"])
+def test_predict_prints_a_line_a_picture(run, pictures, capsys):
+    predict.main([str(run), *pictures, "--top-k", "3", "--samples", "0"])
+    text = capsys.readouterr().out
+    more = [f"{column}_{k}" for k in (2, 3) for column in ("lat", "lon", "probability")]
+    assert text.splitlines()[0].split(",") == ["id", "lat", "lon", "probability", "radius_50_km", "radius_90_km", *more]
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["id"] for row in rows] == pictures
+    for row, prediction in zip(rows, Pipeline.load(run).predict(pictures, samples=0, top_k=3), strict=True):
+        for k, (place, probability) in enumerate(zip(prediction.places, prediction.probabilities, strict=True), 1):
+            end = f"_{k}" if k > 1 else ""
+            assert [float(row[f"lat{end}"]), float(row[f"lon{end}"])] == pytest.approx(place, abs=1e-3)
+            assert float(row[f"probability{end}"]) == pytest.approx(probability, rel=0.01)
+        assert float(row["radius_90_km"]) == pytest.approx(prediction.radius_90_km, abs=2)
+        assert None not in row.values() and len(row) == 12  # cells of modes that there are not are empty
+
+
+def test_predict_prints_a_line_a_prediction_and_draws(run, pictures, tmp_path, capsys):
+    predict.main([str(run), *pictures, "--map", str(tmp_path / "map.png"), "--samples", "3", "--long"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     expected = ["place 1", *(f"within {k} km" for k in (1, 25, 200, 750, 2500)), "centre of 3"]
     assert [(row["id"], row["prediction"]) for row in rows] == [(name, kind) for name in pictures for kind in expected]
@@ -33,7 +49,7 @@ def test_predict_prints_a_line_a_picture_and_draws(run, pictures, tmp_path, caps
         if "within" in row["prediction"]:
             assert 0 < float(row["probability"]) < 1.0001 or row["prediction"] == "within 1 km"
     capsys.readouterr()
-    predict.main([str(run), pictures[0], "--top-k", "3"])
+    predict.main([str(run), pictures[0], "--top-k", "3", "--long"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     shares = [float(row["probability"]) for row in rows if row["prediction"].startswith("place")]
     assert 1 <= len(shares) <= 3 and shares == sorted(shares, reverse=True)
@@ -46,6 +62,9 @@ def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, picture
         (["--map", str(tmp_path / "nowhere" / "map.png")], "nowhere is no folder"),
         (["--seed", "-1"], "--samples and --seed at least 0"),
         (["--top-k", "0"], "--top-k and --batch must be at least 1"),
+        (["--out", str(tmp_path / "p.jsonl"), "--long"], "--long is a form of csv"),
+        (["--min-probability", "1.5"], "--min-probability is a probability"),
+        (["--exiftool", str(tmp_path / "nowhere" / "gps.csv")], "nowhere/gps.csv: "),
         (["--out", str(tmp_path / "p.txt")], "must be one of .csv, .jsonl, .geojson"),
         (["--out", str(tmp_path / "nowhere" / "p.csv")], "nowhere/p.csv: "),
         (["--text", "a street in Lisbon"], "--text needs a model trained on CLIP embeddings"),
@@ -56,8 +75,8 @@ def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, picture
 
 def test_no_pictures_have_no_predictions_and_no_map(run, tmp_path, capsys):
     empty = write_folder(tmp_path / "none", np.empty((0, 768), np.float16), [], '{"encoder": "thumbnail-16"}')
-    predict.main([str(run), str(empty), "--map", str(tmp_path / "map.png")])
-    assert len(capsys.readouterr().out.splitlines()) == 1 and not (tmp_path / "map.png").exists()
+    code, lines = outcome(predict.main, [str(run), str(empty), "--map", str(tmp_path / "map.png")], capsys)
+    assert code == 2 and "holds no embeddings" in lines[0] and not (tmp_path / "map.png").exists()
 
 
 def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures, tmp_path):
@@ -66,13 +85,21 @@ def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures,
     sources = [*pictures, str(tmp_path / "more.zip")]
     files = {ending: tmp_path / f"out{ending}" for ending in FORMATS}
     for path in files.values():
-        predict.main([str(run), *sources, "--top-k", "3", "--samples", "4", "--batch", "2", "--out", str(path)])
+        argv = [str(run), *sources, "--top-k", "3", "--samples", "4", "--batch", "2", "--out", str(path)]
+        predict.main(argv + ["--long"] * (path.suffix == ".csv"))
     table = list(csv.DictReader(files[".csv"].read_text().splitlines()))
     records = [json.loads(line) for line in files[".jsonl"].read_text().splitlines()]
     features = json.loads(files[".geojson"].read_text())["features"]
+    regions = [feature for feature in features if feature["geometry"]["type"] == "MultiPolygon"]
+    features = [feature for feature in features if feature not in regions]
     names = [*pictures, str(tmp_path / "more.zip/deep/amazon.jpg")]
     assert [record["id"] for record in records] == names and len(table) == len(features)
     direct = Pipeline.load(run).predict(pictures, samples=4, top_k=3)
+    kinds = [(region["properties"]["id"], region["properties"]["prediction"]) for region in regions]
+    assert kinds == [(name, f"region of {share} %") for name in names for share in (50, 90)]
+    for region, record in zip(regions[::2], records, strict=True):
+        assert region["properties"]["area_km2"] == pytest.approx(record["area_50_km2"], rel=1e-4)
+        assert region["geometry"]["coordinates"]
     for record, prediction in zip(records, direct, strict=False):
         np.testing.assert_allclose(record["places"], prediction.places, atol=1e-3)
         np.testing.assert_allclose(record["samples"], prediction.samples, atol=1e-9)
@@ -86,6 +113,26 @@ def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures,
     predict.main([str(run), pictures[0], "--samples", "0", "--out", str(files[".jsonl"])])
     record = json.loads(files[".jsonl"].read_text())
     assert record["samples"] == [] and record["center"] is None
+
+
+def test_exiftool_gets_the_files_that_are_probable_enough(run, pictures, tmp_path):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(pictures[1], "amazon.jpg")
+    best = Pipeline.load(run).predict(pictures, samples=0)
+    low, high = sorted(one.probabilities[0] for one in best)
+    for minimum in (0, (low + high) / 2, high):
+        argv = [str(run), *pictures, str(tmp_path / "more.zip"), "--samples", "0", "--out", str(tmp_path / "all.csv")]
+        predict.main([*argv, "--exiftool", str(tmp_path / "gps.csv"), "--min-probability", str(minimum)])
+        rows = list(csv.DictReader((tmp_path / "gps.csv").read_text().splitlines()))
+        expected = {p: one for p, one in zip(pictures, best, strict=True) if one.probabilities[0] > minimum + 1e-6}
+        assert [row["SourceFile"] for row in rows] == list(expected)
+        for row, one in zip(rows, expected.values(), strict=True):
+            (lat, lon) = one.places[0]
+            assert float(row["GPSLatitude"]) == pytest.approx(abs(lat), abs=1e-3) and float(row["GPSLongitude"]) >= 0
+            assert row["GPSLatitudeRef"] == ("S" if lat < 0 else "N")
+            assert row["GPSLongitudeRef"] == ("W" if lon < 0 else "E")
+        assert len((tmp_path / "all.csv").read_text().splitlines()) == 4
+    assert not expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
@@ -112,12 +159,12 @@ def test_an_interrupted_prediction_leaves_whole_files(run, pictures, tmp_path, m
             predict.main([str(run), *pictures, "--batch", "1", "--samples", "0", "--out", str(path)])
         text = path.read_text()
         lines = json.loads(text)["features"] if ending == ".geojson" else list(csv.DictReader(text.splitlines()))
-        assert len(lines) == 6  # all of the first picture, nothing of the second
+        assert len(lines) == (8 if ending == ".geojson" else 1)  # all of the first picture, nothing of the second
 
 
 def test_predict_takes_an_embeddings_folder(run, five_views, capsys):
     predict.main([str(run), str(five_views)])
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 5 * 7
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 5
 
 
 def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):

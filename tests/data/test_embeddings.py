@@ -55,6 +55,17 @@ def test_bad_embeddings_folders_are_refused_by_file_and_line(tmp_path, embedding
     assert "bad" in str(error.value)
 
 
+def test_pictures_without_a_place_are_left_out_of_training_and_said(tmp_path, capsys):
+    folder = write_folder(tmp_path / "a", np.arange(12, dtype=np.float16).reshape(3, 4), ["a,1,2", "b,,", "c,5,6"])
+    data = read_embeddings(folder)
+    assert data.ids == ["a", "c"] and data.batch([1])[0].tolist() == [[8, 9, 10, 11]]
+    assert data.lat_lon.tolist() == [[1, 2], [5, 6]] and "1 of 3 pictures have no place" in capsys.readouterr().err
+    assert read_embeddings(folder, with_places=False).ids == ["a", "b", "c"]
+    none = write_folder(tmp_path / "none", GOOD, ["a,,", "b,,", "c,,"])
+    with pytest.raises(InputError, match="no picture has a place; embed the pictures with --places"):
+        read_embeddings(none)
+
+
 def test_rows_of_a_memory_map_are_the_arrays_own(tmp_path):
     values = np.random.default_rng(0).normal(size=(5000, 7)).astype(np.float16)
     np.save(tmp_path / "a.npy", values)

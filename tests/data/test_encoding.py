@@ -4,13 +4,16 @@ import csv
 import json
 import random
 import time
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.clip import MODEL, random_weights
-from support.pictures import make_pictures
+from support.encoders import Brightness
+from support.pictures import exif_bytes, gps, jpeg, make_pictures
 from support.processes import embed_slowly, fresh_processes
 
 from locdiff.data import encoders, encoding
@@ -107,7 +110,8 @@ def test_twenty_kills_lose_and_repeat_nothing_that_was_finished(tmp_path):
             kills += 1
         process.join()
         longest = max(longest, process.exitcode)
-    assert kills >= 15 and longest == 0  # else the work was over too soon to be killed, or failed by itself
+        assert longest == 0  # else it would never finish
+    assert kills >= 15  # else the work was over too soon to be killed
     encoded = sum(map(int, count.read_text().split()))
     assert 119 <= encoded <= 119 + 2 * kills
     data = read_embeddings(out)
@@ -137,3 +141,62 @@ def test_a_folder_that_cannot_be_written_into_is_an_error(tmp_path, encoder):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write into .*file/out"):
         encoding.embed(source, tmp_path / "file" / "out", encoder, workers=0)
+
+
+def test_places_of_the_pictures_survive_a_kill(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(6):
+        (tmp_path / f"a/{i}.jpg").write_bytes(jpeg(exif=exif_bytes(gps=gps(10 * i, 5)) if i else b""))
+
+    class Killed(Brightness):
+        def encode(self, batch):
+            if len(self.encoded) == 2:
+                raise KeyboardInterrupt
+            return super().encode(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        encoding.embed(tmp_path / "a", tmp_path / "out", Killed(), batch=2, workers=0)
+    for name in ("places.csv", "failures.csv"):  # what a full disk tears off
+        with open(tmp_path / "out/unfinished" / name, "a") as file:
+            file.write("4,1" if name == "places.csv" else "4")
+    meta = encoding.embed(tmp_path / "a", tmp_path / "out", Brightness(), batch=2, workers=0)
+    data = read_embeddings(tmp_path / "out")
+    assert data.ids == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"] and meta["without_place"] == 1
+    np.testing.assert_allclose(data.lat_lon, [[10 * i, 5] for i in range(1, 6)], atol=1e-6)
+    assert (tmp_path / "out/without_place.csv").read_text().splitlines()[1:] == ["0.jpg,no GPS in its EXIF data"]
+
+
+def test_a_picture_that_the_encoder_cannot_prepare_ends_no_run(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 3)
+
+    class Picky(encoders.ThumbnailEncoder):
+        @staticmethod
+        def prepare(item):
+            if item.width == 1:
+                raise ZeroDivisionError("a picture one pixel wide")
+            return encoders.ThumbnailEncoder.prepare(item)
+
+    Image.new("RGB", (1, 9)).save(source / "1.jpg")
+    assert encoding.embed(source, tmp_path / "out", Picky(), workers=0)["failed"] == 1
+    assert "ZeroDivisionError: a picture one pixel wide" in (tmp_path / "out/failures.csv").read_text()
+
+
+def test_a_third_of_many_ids_missing_is_listed(tmp_path):
+    """All of them, and in memory that grows by less than 2 kB an id."""
+    peaks, picture = {}, jpeg(size=(8, 8))
+    for n in (150, 600, 3000):  # the first also imports what is imported late
+        source, out = tmp_path / f"in{n}", tmp_path / f"out{n}"
+        source.mkdir()
+        with zipfile.ZipFile(source / "a.zip", "w") as archive:
+            for i in range(n):
+                if i % 3:
+                    archive.writestr(f"{i // 100}/{i}.jpg", picture)
+        (source / "t.csv").write_text("id,lat,lon\n" + "".join(f"{i}.jpg,1,2\n" for i in range(n)))
+        tracemalloc.start()
+        encoding.embed(source, out, encoders.ThumbnailEncoder(), workers=0)
+        peaks[n] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        with open(out / "failures.csv", newline="") as file:
+            assert [row["id"] for row in csv.DictReader(file)] == [f"{i}.jpg" for i in range(0, n, 3)]
+        assert len(read_embeddings(out)) == n - n // 3
+    assert peaks[3000] - peaks[600] < 2000 * 2400, peaks

@@ -107,3 +107,21 @@ def test_the_bootstrap_keeps_pictures_together_and_refuses_none():
     np.testing.assert_allclose(both[..., 0], both[..., 1], rtol=1e-12)
     with pytest.raises(ValueError, match="no pictures"):
         metrics.bootstrap(values[:0])
+
+
+def test_columns_on_request_by_hand():
+    truth = places((0, 0), (0, 0), (0, 0), (0, 0))
+    guess = places((0, 0.05), (0, 0.5), (0, 8), (0, 20))  # 5.6, 55.6, 889.6 and 2,223.9 km away
+    columns = metrics.Columns(thresholds=(5, 10, 100, 1000), mean=True)
+    scores = metrics.score(guess, truth, columns)
+    expected = {1: 0, 5: 0, 10: 25, 25: 25, 100: 50, 200: 50, 750: 50, 1000: 75, 2500: 100}
+    assert scores["accuracy"] == expected and list(scores["accuracy"]) == list(expected)
+    assert scores["mean_km"] == pytest.approx((0.05 + 0.5 + 8 + 20) / 4 * DEGREE_KM)
+    assert metrics.score(guess * math.nan, truth, columns)["mean_km"] == math.inf  # a miss is never dropped
+    lines = metrics.table({"guess": scores, "other": metrics.score(guess, truth)}, columns).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")][2:-1] == [
+        "1 km", "5 km", "10 km", "25 km", "100 km", "200 km", "750 km", "1000 km", "2500 km",
+        "median km", "GeoScore", "mean km",
+    ]  # fmt: skip
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert metrics.score(guess, truth).keys() == {"accuracy", "median_km", "geoscore", "failed", "count"}

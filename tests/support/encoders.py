@@ -10,6 +10,7 @@ class Brightness:
     dim = 3
 
     def __init__(self, details="", weights=None, device="cpu"):
+        self.about = {}
         self.name, self.made_of, self.encoded = "brightness" + f":{details}" * bool(details), (weights, device), []
 
     def prepare(self, item):

@@ -33,7 +33,7 @@ def fresh_processes():
 class SlowEncoder:
     """The mean color, slowly; every picture that is encoded is noted in the file `count`."""
 
-    name, dim, prepare = "slow", 3, staticmethod(ThumbnailEncoder.prepare)
+    name, dim, about, prepare = "slow", 3, {}, staticmethod(ThumbnailEncoder.prepare)
 
     def __init__(self, count):
         self.count = count

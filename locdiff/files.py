@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 
 from locdiff.errors import InputError
 
+OPEN_CLIP_BEFORE = r"(ViT|RN\d|EVA|convnext|coca|roberta|xlm|nllb|mt5|MobileCLIP|vit_)[^:/]*/[^:/]+$"
 REPORTED = ("numpy", "scipy", "healpy")
 
 
@@ -89,4 +91,4 @@ def versions() -> dict[str, str]:
 
 def canonical_encoder(name: str) -> str:
     """Return an encoder's name as it is written today: in files from before 0.2, those of open_clip had no prefix."""
-    return f"open_clip:{name}" if "/" in name and ":" not in name else name
+    return f"open_clip:{name}" if re.match(OPEN_CLIP_BEFORE, name) else name

@@ -90,6 +90,8 @@ def flatten(settings) -> dict[str, Any]:
 
 def from_record(cls, record: dict[str, Any]):
     """Return the dataclass that `dataclasses.asdict` made `record` of. Raises TypeError where they do not fit."""
+    if not isinstance(record, dict):
+        raise TypeError(f"{cls.__name__} needs names and values, got {record!r}")
     inner = groups(cls)
     return cls(**{name: from_record(inner[name], v) if name in inner else v for name, v in record.items()})
 

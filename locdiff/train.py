@@ -25,7 +25,7 @@ from locdiff.training.trainer import Trainer, fit
 
 
 def parse(argv):
-    """Return the run folder to resume, the settings, the run folder to make, and the other arguments."""
+    """Return the settings of the run, new or resumed, and the other arguments."""
     parser = options.Parser(prog="python -m locdiff.train", description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="quickstart", help="named settings (default quickstart)")
     parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET; a number is added if it exists)")

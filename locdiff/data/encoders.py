@@ -73,6 +73,9 @@ class OpenClipEncoder:
 
         architecture, _, tag = details.partition("/")
         weights = weights or tag
+        if not architecture or not weights:
+            remedy = "give open_clip:MODEL/TAG, or open_clip:MODEL with --weights FILE"
+            raise InputError(f"'open_clip:{details}' names no weights: {remedy}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # open_clip's, about activations that old weights were trained with

@@ -36,7 +36,7 @@ def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None):
     for index, images, reasons in loader:
         good = np.array([not reason for reason in reasons])
         failures = [(i, reason) for i, reason in zip(index, reasons, strict=True) if reason]
-        yield index[good], encoder.encode(images) if len(images) else images, failures
+        yield index[good], encoder.encode(images) if len(images) else torch.empty(0, encoder.dim), failures
 
 
 def embed_pictures(paths, encoder):

@@ -10,6 +10,7 @@ from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
 from locdiff.evaluation import metrics
 from locdiff.evaluation.retrieval import retrieve
+from locdiff.memory import batch_size
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.seeding import derive_seed
 from locdiff.sphere import decoder
@@ -40,7 +41,7 @@ def predict_all(
     (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth (n, 2);
     `calibration` (n, 5); and `density` (m, N) of the first SHOWN.
     """
-    parts, size = [], model.posterior_batch_size
+    parts, size = [], min(model.posterior_batch_size, batch_size(16 * samples * model.config.network.dimensions))
     description = f"{samples} samples a picture, steps: {model.config.sample_steps}"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         places = truth[start : start + size]

@@ -6,7 +6,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class LocationPosterior(ABC):
 
     @abstractmethod
     def sample_coeffs(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
-        """Return the coefficients (n, count, D) of level 0 that the same locations have."""
+        """Return the coefficients (n, count, D) of the samples of level 0: those that `sample` starts from."""
 
     def modes(self, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the k most probable modes (n, k, 2), exact, and the probabilities of their basins (n, k).
@@ -66,7 +66,7 @@ class LocationPosterior(ABC):
         if self._modes is None or self._modes[0] < k:
             pixel, probability = pixels.modes(self.pixel_probs, k, self._basins)
             self._modes = k, self._exact_modes(pixel), probability
-        return self._modes[1][:, :k], self._modes[2][:, :k]
+        return self._modes[1][:, :k].clone(), self._modes[2][:, :k].clone()
 
     @cached_property
     def _basins(self) -> Tensor:
@@ -106,12 +106,11 @@ class PixelPosterior(LocationPosterior):
     `coeffs` (n, D) are what the `objective` takes from the network's output at pure noise, and `pixel_probs` (n, N) the
     probabilities by it on the pixels of `grid`. Samples are those of this density, or, where there is a `chain`, those
     that the chain makes: chain(count, seed, first) -> locations (n, count, 2), coefficients (n, count, D).
-    The last samples are remembered.
     """
 
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
-        self._draw = lru_cache(maxsize=1)(chain or self._sample_density)
+        self._chain, self._samples = chain, None
 
     def log_prob(self, lat_lon):
         return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
@@ -120,15 +119,21 @@ class PixelPosterior(LocationPosterior):
         return pixels.log_density(self.pixel_probs, lat_lon)
 
     def sample(self, count, seed=0, first=0):
-        return self._draw(count, seed, first)[0]
+        return self._sampled(count, seed, first)[0].clone()
 
     def sample_coeffs(self, count, seed=0, first=0):
-        places, coeffs = self._draw(count, seed, first)
-        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs
+        places, coeffs = self._sampled(count, seed, first)
+        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs.clone()
+
+    def _sampled(self, *how):
+        """Locations, and coefficients or None, for (count, seed, first); the last are remembered."""
+        if self._samples is None or self._samples[0] != how:
+            self._samples = how, (self._chain or self._sample_density)(*how)
+        return self._samples[1]
 
     def _sample_density(self, count, seed, first):
         random = PictureNoise(seed, first, len(self), count)
-        random.normal(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
+        random.skip(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
         return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
 
     def _exact_modes(self, pixel):

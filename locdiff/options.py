@@ -42,7 +42,7 @@ def add_options(parser: Parser, title: str, cls) -> None:
         if "help" in field.metadata:
             _add_option(group, field, hints[field.name])
     for name, kind in groups(cls).items():
-        add_options(parser, f"{title}: {name.replace('_', ' ')}", kind)
+        add_options(parser, name.replace("_", " "), kind)
 
 
 def _add_option(group, field, kind):

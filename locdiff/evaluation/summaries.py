@@ -65,8 +65,8 @@ def score_model(model: LocDiffusion, found: dict[str, Tensor], truth: Tensor) ->
     places, steps = found["samples"], model.config.sample_steps
     samples, mass, c = places.shape[1], found["mass"], model.config
     mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.refinements)
-    ddim = "DDIM" if steps < c.diffusion.noise_levels else "DDPM"
-    sampler = "DPM-Solver++" if c.inference.sampler == "dpm++" else ddim
+    is_ddpm = c.inference.sampler == "ddim" and steps == c.diffusion.noise_levels
+    sampler = "DDPM" if is_ddpm else c.inference.sampler.upper()
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
             metrics.score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),

@@ -92,7 +92,8 @@ class DPMSolver:
         return dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, *before)
 
 
-SAMPLERS: dict[str, Callable] = {"ddim": DDIM, "dpm++": DPMSolver}  # name: make() -> an object with `step`
+# name: make() -> an object with `step`
+SAMPLERS: dict[str, Callable] = {"ddim": DDIM, "dpm++": DPMSolver}
 SCHEDULES = ("geometric", "cosine")
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from locdiff.errors import InputError
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
@@ -88,6 +89,11 @@ class LocationPosterior(ABC):
     def best_within(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Return {km: (locations (n, 2), probabilities (n,))}: where most probability lies within each threshold."""
 
+    def check_one_each(self, lat_lon: Tensor) -> None:
+        """Raise InputError unless `lat_lon` (n, 2) holds one location for each picture."""
+        if tuple(lat_lon.shape) != (len(self), 2):
+            raise InputError(f"need one location for each of {len(self)} pictures, got shape {tuple(lat_lon.shape)}")
+
     def credible_regions(self, shares: tuple = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
         """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and areas (n, S) in km^2."""
         return pixels.regions(self.pixel_probs, shares)
@@ -113,6 +119,7 @@ class PixelPosterior(LocationPosterior):
         self._chain, self._samples = chain, None
 
     def log_prob(self, lat_lon):
+        self.check_one_each(lat_lon)
         return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
 
     def log_density(self, lat_lon):
@@ -149,9 +156,11 @@ class PixelPosterior(LocationPosterior):
         return torch.cat(found)
 
     def mass_within(self, lat_lon):
+        self.check_one_each(lat_lon)
         return pixels.mass_within(self.pixel_probs, self.anchors, lat_lon)
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        self.check_one_each(lat_lon)
         return pixels.credible_radius(self.pixel_probs, self.anchors, lat_lon, shares)
 
     def best_within(self):

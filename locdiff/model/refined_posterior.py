@@ -203,6 +203,7 @@ class RefinedPosterior(LocationPosterior):
         return total.flip(-1).cummin(dim=-1).values.flip(-1)
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        self.check_one_each(lat_lon)
         parts = [self.remaining, *(component.masses.flatten(1) for component in self.components)]
         radii, own = [torch.empty(0, len(shares), dtype=torch.float64)], [c.points for c in self.components]
         for i, place in enumerate(lat_lon):  # one at a time: each has points of its own

@@ -97,6 +97,10 @@ def resolve(preset: str = "quickstart", **overrides) -> Settings:
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; there are {', '.join(PRESETS)}")
     values = PRESETS[preset] | overrides
+    if overrides.get("epochs") and overrides.get("steps"):
+        raise InputError("steps and epochs say the same in two ways: give one of them")
+    if overrides.get("epochs"):
+        values["steps"] = 0
     unknown = set(values) - options.names(Settings)
     if unknown:
         raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")

@@ -9,6 +9,7 @@ import torch
 from support.calls import count_calls
 from support.models import seeing, sure_of, tiny, with_prior, zoomed
 
+from locdiff.errors import InputError
 from locdiff.model import posterior as posterior_module
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import RefinedPosterior
@@ -213,3 +214,12 @@ def test_what_is_given_out_is_not_what_is_remembered():
         first = ask().clone()
         ask().add_(1)
         assert torch.equal(ask(), first)
+
+
+@pytest.mark.parametrize("ask", ["log_prob", "mass_within", "credible_radius"])
+def test_several_locations_a_picture_are_refused(ask):
+    for model in (KINDS["one pass"](), zoomed(noise=0.5, sample_steps=1)):
+        posterior = model.posterior(embeddings(3))
+        for wrong in (somewhere(2), somewhere(3)[:, None].expand(3, 3, 2), somewhere(3)[:, :1]):
+            with pytest.raises(InputError, match="need one location for each of 3 pictures, got shape"):
+                getattr(posterior, ask)(wrong)

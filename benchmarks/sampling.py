@@ -69,11 +69,11 @@ def plonk(device):
     scheduler = SigmoidScheduler(-7, 3, 1.0)
 
     @torch.no_grad()
-    def draw(embeddings):
+    def sample_noise(embeddings):
         start = normalize(torch.randn(len(embeddings), 3, device=device), dim=-1)
         return riemannian_flow_sampler(network, {"y": start, "emb": embeddings}, scheduler=scheduler)
 
-    return draw
+    return sample_noise
 
 
 def times(model, embeddings, device):

@@ -12,4 +12,7 @@ from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.pipeline import Pipeline, Prediction
 
 __all__ = ["InputError", "LocDiffusion", "Pipeline", "Prediction", "__version__"]
-__version__ = metadata.version("locdiffusion")
+try:
+    __version__ = metadata.version("locdiffusion")
+except metadata.PackageNotFoundError:  # a checkout on the path that is not installed
+    __version__ = "not installed"

@@ -34,7 +34,7 @@ def make_parser():
         "--memory", type=int, default=memory.DEFAULT_MB, help=f"{memory.HELP} (default {memory.DEFAULT_MB})"
     )
     parser.add_argument("--seed", type=int, help="seed of the samples (default: the run's)")
-    parser.add_argument("--hybrid", action="store_true", help="also combine the model with retrieval")
+    parser.add_argument("--hybrid", action="store_true", help="also score the model combined with retrieval")
     parser.add_argument(
         "--gallery",
         help="places that --hybrid retrieves from by GeoCLIP: mp16 (its own 100,000), grid:N (HEALPix, about N), "

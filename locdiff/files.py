@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from locdiff.errors import InputError
 
 QUICK_GELU_TAGS = ("openai", "metaclip_400m", "metaclip_fullcc", "metaclip2_worldwide", "dfn2b", "dfn5b")
+OPEN_CLIP_BEFORE = r"(ViT|RN\d|EVA|convnext|coca|roberta|xlm|nllb|mt5|MobileCLIP|vit_)[^:/]*/[^:/]+$"
 REPORTED = ("numpy", "scipy", "healpy")
 
 
@@ -94,7 +96,7 @@ def canonical_encoder(name: str) -> str:
     In files from before 0.2, names of open_clip's encoders had no prefix, and the models had GELU even where the
     weights were trained with QuickGELU: such embeddings are not those of the encoder that the name names today.
     """
-    if "/" not in name or ":" in name:
+    if not re.match(OPEN_CLIP_BEFORE, name):
         return name
     architecture, _, tag = name.partition("/")
     wrong = tag in QUICK_GELU_TAGS and not architecture.endswith("-quickgelu")

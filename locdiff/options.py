@@ -42,7 +42,7 @@ def add_options(parser: Parser, title: str, cls) -> None:
         if "help" in field.metadata:
             _add_option(group, field, hints[field.name])
     for name, kind in groups(cls).items():
-        add_options(parser, f"{title}: {name.replace('_', ' ')}", kind)
+        add_options(parser, name.replace("_", " "), kind)
 
 
 def _add_option(group, field, kind):
@@ -90,6 +90,8 @@ def flatten(settings) -> dict[str, Any]:
 
 def from_record(cls, record: dict[str, Any]):
     """Return the dataclass that `dataclasses.asdict` made `record` of. Raises TypeError where they do not fit."""
+    if not isinstance(record, dict):
+        raise TypeError(f"{cls.__name__} needs names and values, got {record!r}")
     inner = groups(cls)
     return cls(**{name: from_record(inner[name], v) if name in inner else v for name, v in record.items()})
 

@@ -26,15 +26,17 @@ from locdiff.sphere.coordinates import geographic_center
 class Prediction:
     """Where one picture was taken, most probable locations first; degrees, km and km^2."""
 
-    places: list  # [lat, lon] of each of the most probable modes of the density
-    probabilities: list  # that the picture was taken in the basin of the mode
-    within: dict  # {k: (lat, lon, probability)}: the location with the most probability within k km of it
+    places: list[list[float]]  # [lat, lon] of each of the most probable modes of the density
+    probabilities: list[float]  # that the picture was taken in the basin of the mode
+    within: dict[
+        int, tuple[float, float, float]
+    ]  # {k: (lat, lon, probability)}: the location with the most probability within k km of it
     radius_50_km: float  # around the first location
     radius_90_km: float
     area_50_km2: float  # of the smallest region that holds 50 %
     area_90_km2: float
-    samples: list  # [lat, lon] of locations sampled from the posterior
-    center: list  # the paper's prediction, the geographic center of the samples; NaN where there is none
+    samples: list[list[float]]  # [lat, lon] of locations sampled from the posterior
+    center: list[float]  # the paper's prediction, the geographic center of the samples; NaN where there is none
     nside: int  # of the HEALPix pixels (RING order) of the regions
     pixels_50: np.ndarray = field(compare=False, repr=False)  # of the smallest region that holds 50 %
     pixels_90: np.ndarray = field(compare=False, repr=False)
@@ -111,16 +113,22 @@ class Pipeline:
         encode_text = getattr(self.encoder, "encode_text", None)
         if encode_text is None:
             name = self.model.config.encoder
-            raise InputError(f"--text needs a model trained on CLIP embeddings; this one was trained on '{name}'")
+            raise InputError(f"words need a model trained on CLIP embeddings; this one was trained on '{name}'")
         return encode_text(texts)
 
     def predict(
-        self, pictures: Sequence[Path | str] | Tensor | np.ndarray, samples: int = 16, top_k: int = 1, seed: int = 0
+        self,
+        pictures: Sequence[Path | str] | Path | str | Tensor | np.ndarray,
+        samples: int = 16,
+        top_k: int = 1,
+        seed: int = 0,
     ) -> list[Prediction]:
         """Return the Prediction of each picture: of picture files, or of embeddings (n, embed_dim).
 
         See `summarize` for the options. Raises InputError for pictures or embeddings that cannot be used.
         """
+        if isinstance(pictures, str | Path):
+            pictures = [pictures]
         if isinstance(pictures, np.ndarray):
             embeddings = torch.from_numpy(np.array(pictures))  # a copy: the array may be read-only
         else:

@@ -33,6 +33,11 @@ class PictureNoise:
         """Return numbers uniform in [0, 1), (pictures, samples, dimensions)."""
         return self._stack(lambda g: torch.rand(self.samples, dimensions, generator=g), dimensions)
 
+    def skip(self, dimensions: int) -> None:
+        """Pass over the numbers that `normal` would return."""
+        for generator in self.generators:
+            torch.randn(self.samples, dimensions, generator=generator)
+
     def _stack(self, sample, dimensions):
         numbers = [sample(generator) for generator in self.generators]
         return torch.stack(numbers) if numbers else torch.empty(0, self.samples, dimensions)

@@ -25,15 +25,20 @@ from locdiff.training.trainer import Trainer, fit
 
 
 def parse(argv):
-    """Return the run folder to resume, the settings, the run folder to make, and the other arguments."""
+    """Return the settings of the run, new or resumed, and the other arguments."""
     parser = options.Parser(prog="python -m locdiff.train", description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="quickstart", help="named settings (default quickstart)")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="quickstart",
+        help="named settings (default quickstart, whose values the help shows)",
+    )
     parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET; a number is added if it exists)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, as it was set up")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
     for name, kind in options.groups(Settings).items():
-        options.add_options(parser, name.replace("_", " ") + " (defaults of the quickstart)", kind)
+        options.add_options(parser, name.replace("_", " "), kind)
     arguments = parser.parse_args(argv)
     own = {"preset", "out", "resume", "device", "dry_run"}
     overrides = {name: value for name, value in vars(arguments).items() if value is not None and name not in own}

@@ -83,9 +83,9 @@ class DDIM:
     def __init__(self, eta=1.0):
         self.eta = eta
 
-    def step(self, x_t, x_0, alpha_bar_t, alpha_bar_s, draw):
-        """Return x_s, given x_t, the prediction x_0 and `draw`, which returns fresh standard normal noise."""
-        return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, self.eta, draw())
+    def step(self, x_t, x_0, alpha_bar_t, alpha_bar_s, sample_noise):
+        """Return x_s, given x_t, the prediction x_0 and `sample_noise`, which returns fresh standard normal noise."""
+        return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, self.eta, sample_noise())
 
 
 class DPMSolver:
@@ -94,8 +94,8 @@ class DPMSolver:
     def __init__(self):
         self.before = None, 0.0
 
-    def step(self, x_t, x_0, alpha_bar_t, alpha_bar_s, draw):
-        """Return x_s, given x_t and the prediction x_0; `draw` is not used."""
+    def step(self, x_t, x_0, alpha_bar_t, alpha_bar_s, sample_noise):
+        """Return x_s, given x_t and the prediction x_0; `sample_noise` is not used."""
         before = self.before if self.before[1] < alpha_bar_t else (None, 0.0)  # unless another run has begun
         self.before = x_0, alpha_bar_t
         return dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, *before)
@@ -104,10 +104,10 @@ class DPMSolver:
 SAMPLERS = {"ddim": DDIM, "dpm++": DPMSolver}
 
 
-def sample(denoise, draw, alpha_bar, steps, sampler, finish=None):
+def sample(denoise, sample_noise, alpha_bar, steps, sampler, finish=None):
     """Run the reverse process from pure noise; return finish(x_t, t) at the last level, by default denoise(x_t, t).
 
-    `denoise(x_t, t)` predicts x_0 at t in 1..T, and `draw()` returns fresh standard normal noise of the shape of x.
+    `denoise(x_t, t)` predicts x_0 at t in 1..T, and `sample_noise()` returns normal noise of the shape of x.
     `alpha_bar` is the schedule, (T,). The run visits `steps` of its levels, from T down to 1: T - i (T-1) / (steps-1),
     rounded, i = 0..steps-1. Raise ValueError if `steps` is not in 1..T.
     """
@@ -115,7 +115,7 @@ def sample(denoise, draw, alpha_bar, steps, sampler, finish=None):
         raise ValueError(f"steps must lie in 1..{len(alpha_bar)}, got {steps}")
     spacing = Fraction(len(alpha_bar) - 1, max(steps - 1, 1))
     levels = [round(len(alpha_bar) - i * spacing) for i in range(steps)]
-    x_t = draw()
+    x_t = sample_noise()
     for t, s in pairwise(levels):
-        x_t = sampler.step(x_t, denoise(x_t, t), alpha_bar[t - 1], alpha_bar[s - 1], draw)
+        x_t = sampler.step(x_t, denoise(x_t, t), alpha_bar[t - 1], alpha_bar[s - 1], sample_noise)
     return (finish or denoise)(x_t, levels[-1])

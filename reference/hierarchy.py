@@ -1,10 +1,10 @@
 """The mixture over refinement levels: a density of one picture's place that is finer than one encoding resolves.
 
 Level 0 gives a density p_0 over the Earth. Level k = 1, 2, ... zooms by s = zoom^k about the centres of the HEALPix
-cells of nside 8^k. A place y belongs to its four nearest cells c, with the weights r(c | y) of HEALPix's linear
-interpolation, which sum to one. The network gives natural parameters e_c of a density in the zoomed coordinates of c.
-On the Earth it is q_c(y) = q_{e_c}(zoom_in(y)) * zoom_area_factor(y). S_k are the cells of level k to which P_{k-1}
-gives most mass. With P_0 = p_0,
+cells of nside 8^k. A place y belongs to four cells c, two on the ring above it and two on that below, with the weights
+r(c | y) of HEALPix's linear interpolation, which sum to one. The network gives natural parameters e_c of a density in
+the zoomed coordinates of c. On the Earth it is q_c(y) = q_{e_c}(zoom_in(y)) * zoom_area_factor(y). S_k are the cells of
+level k to which P_{k-1} gives most mass. With P_0 = p_0,
 
     w_c = integral of P_{k-1}(y) r(c | y) dy,
     P_k(y) = sum over c in S_k of w_c q_c(y),
@@ -78,7 +78,7 @@ def masses(component):
 
 
 def interpolation_weights(lat_lon, nside):
-    """Return the four nearest cells of places (..., 2) and their weights r(c | y), which sum to one: (..., 4) each."""
+    """Return the four cells that places (..., 2) lie between, and the weights r(c | y), which sum to one: (..., 4)."""
     cell_id, r = healpy.get_interp_weights(nside, *to_theta_phi(lat_lon))
     return np.moveaxis(cell_id, 0, -1), np.moveaxis(r, 0, -1).clip(min=0)  # healpy rounds some zeros to -1e-12
 

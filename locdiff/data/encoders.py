@@ -87,6 +87,9 @@ class OpenClipEncoder:
         tag, at, _ = tag.partition("@")
         if at and not weights:
             raise InputError(f"the weights of 'open_clip:{details}' came from a file: give it by --weights FILE")
+        if not architecture or not (weights or tag):
+            remedy = "give open_clip:MODEL/TAG, or open_clip:MODEL with --weights FILE"
+            raise InputError(f"'open_clip:{details}' names no weights: {remedy}")
         known = open_clip.get_pretrained_cfg(architecture, tag)
         quick = bool(known.get("quick_gelu")) and not old
         self.model, self.prepare = _create_open_clip(architecture, weights or tag, known, quick, device)

@@ -30,22 +30,21 @@ def predict_hybrid(
     searched in. The weight of the retrieval against the density, or of the nearest pictures, is chosen on the other
     half of the pictures, the halves being random; see `choose_weight`.
     """
-    parts = []
+    modes, probability = torch.zeros(len(queries), MODES, 2, dtype=torch.float64), torch.zeros(len(queries), MODES)
+    weighted = []
     for start in range(0, len(embeddings), model.posterior_batch_size):
         chunk = slice(start, start + model.posterior_batch_size)
-        posterior, search = model.posterior(embeddings[chunk]), (queries[chunk], gallery)
-        modes, probability = posterior.modes(MODES)
-        weighed = weigh_modes(*search, modes, probability, progress=progress)
-        parts.append((
-            retrieve_near(*search, samples[chunk], RADIUS_KM, progress),
-            torch.cat([weighed, modes[None, :, 0]]).transpose(0, 1),
-            retrieve_by_density(*search, posterior.log_density, progress=progress).transpose(0, 1),
-        ))  # fmt: skip
-    near_samples, weighed, weighted = (torch.cat(part) for part in zip(*parts, strict=True))
+        posterior = model.posterior(embeddings[chunk])
+        places, own = posterior.modes(MODES)
+        modes[chunk, : own.shape[1]], probability[chunk, : own.shape[1]] = places, own
+        found = retrieve_by_density(queries[chunk], gallery, posterior.log_density, progress=progress)
+        weighted.append(found.transpose(0, 1))
+    weighed = weigh_modes(queries, gallery, modes, probability, progress=progress)
+    weighed = torch.cat([weighed, modes[None, :, 0]]).transpose(0, 1)
     return {
-        NEAR_SAMPLES.format(samples.shape[1]): near_samples,
+        NEAR_SAMPLES.format(samples.shape[1]): retrieve_near(queries, gallery, samples, RADIUS_KM, progress),
         WEIGHED_MODES: choose_weight(weighed, truth, seed),
-        WEIGHTED: choose_weight(weighted, truth, seed),
+        WEIGHTED: choose_weight(torch.cat(weighted), truth, seed),
     }
 
 
@@ -73,7 +72,7 @@ def choose_weight(weighted: Tensor, truth: Tensor, seed: int = 0) -> Tensor:
 def open_gallery(name, embeddings, train, test, device, progress=True):
     """Return what the hybrid searches: queries (n, d') for embeddings (n, d), and a gallery (Embeddings).
 
-    The gallery is the training pictures, or, with a `name`, places embedded by GeoCLIP; see `gallery.gallery_places`.
+    The gallery is the training pictures, or, with a `name`, places embedded by GeoCLIP; see `geoclip.gallery_places`.
     """
     if not name:
         return embeddings, train

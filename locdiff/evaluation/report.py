@@ -99,10 +99,12 @@ def _write(run, extent, record):
 def _as_text(record, columns):
     """The report in Markdown, of the record that metrics.json holds."""
     worth, more = record["one_pass_density"], record.get("density_metrics", {})
+    nats = worth["nats_over_uniform"]
     text = (
         f"Per cent within k km, {record['held_out']:,} held-out pictures. Data: {record['data']}. "
         f"Seed {record['seed']}.\n\n{metrics.table(record['rows'], columns)}\n\n"
-        f"The one-pass density gives the true place {worth['nats_over_uniform']:.2f} nats more than the uniform one. "
+        f"The one-pass density gives the true place {abs(nats):.2f} nats {'more' if nats >= 0 else 'less'} than the "
+        "uniform one. "
         f"Its 50 % and 90 % regions hold the truth of {100 * worth['in_region_50']:.1f} and "
         f"{100 * worth['in_region_90']:.1f} % of the pictures; their mean areas are "
         f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2.\n"

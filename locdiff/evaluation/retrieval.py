@@ -97,7 +97,7 @@ def weigh_modes(queries, gallery, modes, probability, weights=WEIGHTS[:-1], prog
 
         P_h (FLOOR + sum over j of softmax_j(w cosine_j) exp(-d(x_h, y_j)^2 / (2 VOTE_KM^2))),
 
-    y_j being the places of the VOTERS nearest pictures of the gallery. Unlike those, tops lie between the pictures.
+    y_j being the places of the VOTERS nearest pictures of the gallery. Unlike those, modes lie between the pictures.
     queries (n, d), `modes` x (n, k, 2) and their `probability` P (n, k), of `LocationPosterior.modes`
     -> (len(weights), n, 2).
     """

@@ -11,6 +11,7 @@ from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
 from locdiff.evaluation import density_metrics, metrics
 from locdiff.evaluation.retrieval import retrieve
+from locdiff.memory import batch_size
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.seeding import derive_seed
 from locdiff.sphere import decoder
@@ -41,7 +42,7 @@ def predict_all(
     (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth (n, 2);
     `calibration` (n, 5); `localizability` (n,); and `density` (m, N) of the first SHOWN.
     """
-    parts, size = [], model.posterior_batch_size
+    parts, size = [], min(model.posterior_batch_size, batch_size(16 * samples * model.config.network.dimensions))
     description = f"{samples} samples a picture, steps: {model.config.sample_steps}"
     for start in tqdm(range(0, len(embeddings), size), description, disable=not progress, leave=False):
         places = truth[start : start + size]
@@ -69,8 +70,8 @@ def score_model(
     places, steps = found["samples"], model.config.sample_steps
     samples, mass, c = places.shape[1], found["mass"], model.config
     mean = f"LocDiffusion, mean density of {samples}" + " (first level alone)" * bool(model.refinements)
-    ddim = "DDIM" if steps < c.diffusion.noise_levels else "DDPM"
-    sampler = "DPM-Solver++" if c.inference.sampler == "dpm++" else ddim
+    is_ddpm = c.inference.sampler == "ddim" and steps == c.diffusion.noise_levels
+    sampler = "DDPM" if is_ddpm else c.inference.sampler.upper()
     return {
         f"LocDiffusion, one sample ({sampler}, {steps} step{'s' * (steps > 1)})":
             score(places.flatten(0, 1), truth.repeat_interleave(samples, dim=0)),

@@ -15,7 +15,6 @@ from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors, interpolation
 
 POINT_BYTES = 48  # that a point of a remembered cell takes: its location, its pixel, its cells at the next level
-GEOMETRIES = 2  # that share the memory budget
 
 
 @lru_cache(maxsize=2)
@@ -34,32 +33,49 @@ class CellGeometry:
     """The points of one density: of level 0 the pixel centers `anchors`, of the cells of a `level` their zoomed pixels.
 
     `below` is the next refinement level, if there is one. Cells are asked for by their index in the level; the one
-    density of level 0 has index 0. What was computed is remembered, as far as the memory budget allows.
+    density of level 0 has index 0. What was computed is remembered within a share of the memory budget: one of as many
+    as there are `geometries`.
     """
 
-    def __init__(self, anchors: Tensor, level: RefinementLevel | None, below: RefinementLevel | None):
-        self.anchors, self.level, self.below = anchors, level, below
+    def __init__(
+        self, anchors: Tensor, level: RefinementLevel | None, below: RefinementLevel | None, geometries: int = 1
+    ):
+        self.anchors, self.level, self.below, self._known = anchors, level, below, {}
         count = 12 * level.zoom_nside**2 if level else len(anchors)
-        remembered = batch_size(GEOMETRIES * POINT_BYTES * count)
-        self.points = lru_cache(remembered)(self._points)
-        self.pixels = lru_cache(remembered)(self._pixels)
-        self.memberships = lru_cache(remembered)(self._memberships)
+        self._most = 3 * batch_size(geometries * POINT_BYTES * count)  # three things are known of a cell
+
+    def points(self, index: int) -> Tensor:
+        """Return the locations (M, 2) of the points of a cell in degrees, float32."""
+        return self._remember(self._points, index)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return the pixels of level 0 that the points of a cell lie in, (M,)."""
+        return self._remember(self._pixels, index)
+
+    def memberships(self, index: int):
+        """Return r(c | y) of the points y of a cell and of the cells c of the level below, sparse (M, C)."""
+        return self._remember(self._memberships, index)
+
+    def _remember(self, compute, index):
+        key = compute.__name__, index
+        if key not in self._known:
+            if len(self._known) >= self._most:
+                del self._known[next(iter(self._known))]  # the oldest
+            self._known[key] = compute(index)
+        return self._known[key]
 
     def _unit_vectors(self, index):
         assert self.level  # those of level 0 are not asked for
         return _dilated(self.level.zoom_nside, self.level.s) @ zoom.frame(self.level.centers(torch.tensor(index)))
 
     def _points(self, index):
-        """Locations (M, 2) in degrees, float32."""
         return from_unit_vector(self._unit_vectors(index)).float() if self.level else self.anchors.float()
 
     def _pixels(self, index):
-        """In which of the pixels of level 0 they lie, (M,)."""
         x, y, z = self._unit_vectors(index).T.numpy()
         return torch.from_numpy(vec2pix(npix2nside(len(self.anchors)), x, y, z))
 
     def _memberships(self, index):
-        """r(c | y) of these points y and of the cells c of the level below, sparse (M, C)."""
         assert self.below
         points = self.points(index) if self.level else self.anchors
         cell_id, weights = interpolation(self.below.nside, points)

@@ -93,14 +93,14 @@ def read_config(folder: Path | str) -> ModelConfig:
         version = values.pop("format_version")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: give the folder of a training run") from None
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model configuration ({error!r})") from None
     if version not in (3, FORMAT_VERSION):
         raise InputError(f"{path} has format version {version}, this program reads versions 3 and {FORMAT_VERSION}")
     try:
         return config_from_record(values)
     except TypeError as error:
-        raise InputError(f"{path} holds unknown settings: {error}") from None
+        raise InputError(f"{path} holds settings that do not fit: {error}") from None
 
 
 def config_from_record(record: dict) -> ModelConfig:

@@ -50,7 +50,9 @@ class DiffusionConfig:
     snr_first: float = option(30.0, "geometric schedule: dimensions x signal-to-noise ratio at t = 1")
     snr_last: float = option(0.03, "geometric schedule: the same at t = T - 1; at t = T it is zero")
     snr_shift: float = option(1.0, "divide the signal-to-noise ratio at all t by this")
-    p_pure_noise: float = option(0.8, "share of a batch that is trained at pure noise, where one pass is made")
+    p_pure_noise: float = option(
+        0.8, "share of a batch that is trained at pure noise, the input of the one-pass density"
+    )
 
     def __post_init__(self):
         _at_least_one(self, "noise_levels")
@@ -76,7 +78,7 @@ class ObjectiveConfig:
         _require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
         _require(self.quadrature_nside >= 0, f"quadrature_nside must be at least 0, got {self.quadrature_nside}")
         if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
-            raise InputError(f"exact_skip needs the likelihood loss, got {self.loss}: add --no-exact-skip")
+            raise InputError(f"exact_skip needs a loss of natural parameters, got {self.loss}: add --no-exact-skip")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class RefinementConfig:
     zoom: float = option(8.0, "how far each level zooms in on the one above, about the center of a cell")
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
     zoom_width: int = option(512, "width of the network of refinement level 1")
-    zoom_rank: int = option(64, "rank of the part of it that each cell has for itself")
+    zoom_rank: int = option(64, "rank of the output layer that each cell of level 1 has for itself")
     cells: tuple = ()  # number of cells of each refinement level that there is; the last levels are fitted at the end
     subdivision: int = 8  # the cells of level k are HEALPix pixels of nside subdivision^k
     zoom_nside: int = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
@@ -114,7 +116,7 @@ class InferenceConfig:
     decoder_nside: int = option(64, "HEALPix nside of densities and of the anchors of the mode-seeking decoder")
     rho_km: float = option(150.0, "radius of the mode-seeking decoder (paper Eq. 17)")
     sample_steps: int = option(
-        0, "evaluations of the network a sample, DDIM if fewer than noise_levels; 0: one, or ten without likelihood"
+        0, "steps of the sampler, each one evaluation of the network; 0: one step with likelihood, else ten"
     )
     sampler: str = option("ddim", "how samples are made: ddim, with noise, or DPM-Solver++(2M)", tuple(SAMPLERS))
     zoom_into: int = option(4, "cells that a picture's density is refined in, at each refinement level")

@@ -74,9 +74,9 @@ class DDIM:
     def __init__(self, eta: float = 1.0):
         self.eta = eta
 
-    def step(self, x_t, x_0, alpha_bar_t: float, alpha_bar_s: float, draw):
-        """Return x_s, given x_t, the prediction x_0 and fresh noise by `draw()`."""
-        return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, self.eta, draw())
+    def step(self, x_t, x_0, alpha_bar_t: float, alpha_bar_s: float, sample_noise):
+        """Return x_s, given x_t, the prediction x_0 and fresh noise by `sample_noise()`."""
+        return ddim_step(x_t, x_0, alpha_bar_t, alpha_bar_s, self.eta, sample_noise())
 
 
 class DPMSolver:
@@ -85,21 +85,22 @@ class DPMSolver:
     def __init__(self):
         self.before = None, 0.0
 
-    def step(self, x_t, x_0, alpha_bar_t: float, alpha_bar_s: float, draw):
-        """Return x_s, given x_t and the prediction x_0; `draw` is not used."""
+    def step(self, x_t, x_0, alpha_bar_t: float, alpha_bar_s: float, sample_noise):
+        """Return x_s, given x_t and the prediction x_0; `sample_noise` is not used."""
         before = self.before if self.before[1] < alpha_bar_t else (None, 0.0)  # unless another run has begun
         self.before = x_0, alpha_bar_t
         return dpm_solver_step(x_t, x_0, alpha_bar_t, alpha_bar_s, *before)
 
 
-SAMPLERS: dict[str, Callable] = {"ddim": DDIM, "dpm++": DPMSolver}  # name: make() -> an object with `step`
+# name: make() -> an object with `step`
+SAMPLERS: dict[str, Callable] = {"ddim": DDIM, "dpm++": DPMSolver}
 SCHEDULES = ("geometric", "cosine")
 
 
-def sample(denoise, draw, alpha_bar, steps: int, sampler, finish=None):
+def sample(denoise, sample_noise, alpha_bar, steps: int, sampler, finish=None):
     """Run the reverse process from pure noise; return finish(x_t, t) at the last step, by default denoise(x_t, t).
 
-    `denoise(x_t, t)` predicts x_0 at t in 1..T, and `draw()` gives fresh standard normal noise of the shape of x.
+    `denoise(x_t, t)` predicts x_0 at t in 1..T, and `sample_noise()` gives standard normal noise of the shape of x.
     `alpha_bar` (T,) is the schedule. The run visits `steps` of its noise levels, from T down to 1:
     T - i (T-1) / (steps-1), rounded. `sampler` is an object with a method `step`, as DDIM and DPMSolver are. Raises
     ValueError if `steps` is not in 1..T.
@@ -108,7 +109,7 @@ def sample(denoise, draw, alpha_bar, steps: int, sampler, finish=None):
         raise ValueError(f"steps must lie in 1..{len(alpha_bar)}, got {steps}")
     spacing = Fraction(len(alpha_bar) - 1, max(steps - 1, 1))
     times = [round(len(alpha_bar) - i * spacing) for i in range(steps)]
-    x_t, alphas = draw(), [float(alpha_bar[t - 1]) for t in times]
+    x_t, alphas = sample_noise(), [float(alpha_bar[t - 1]) for t in times]
     for t, (alpha_bar_t, alpha_bar_s) in zip(times, pairwise(alphas), strict=False):
-        x_t = sampler.step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, draw)
+        x_t = sampler.step(x_t, denoise(x_t, t), alpha_bar_t, alpha_bar_s, sample_noise)
     return (finish or denoise)(x_t, times[-1])

@@ -33,7 +33,7 @@ class LocDiffusion(nn.Module):
     """
 
     alpha_bar: Tensor
-    refinements: nn.ModuleList
+    refinements: Any  # an nn.ModuleList of RefinementLevels, of which the first is a LowRankHeadLevel
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -58,8 +58,9 @@ class LocDiffusion(nn.Module):
 
         Raises InputError if the embeddings cannot be whitened.
         """
+        self.__dict__.pop("geometries", None)
         fit_whitening(self, data, self.config.network.whiten)
-        for level in self.levels:
+        for level in self.refinements:
             level.cell_id.copy_(occupied_cells(torch.from_numpy(data.lat_lon), level.nside))
 
     def finalize(self, data: TrainingData, progress: bool = True) -> None:
@@ -95,7 +96,7 @@ class LocDiffusion(nn.Module):
             torch.manual_seed(derive_seed(torch.initial_seed(), rank))
         loss = self.objective.loss(self(x_t, t, embeddings), coeffs, anchors)
         if uniform is not None:
-            loss = loss + self.levels[0].loss(self.network.whiten(embeddings), lat_lon, uniform)
+            loss = loss + self.refinements[0].loss(self.network.whiten(embeddings), lat_lon, uniform)
         return loss
 
     def random_times(self, count: int) -> Tensor:
@@ -130,11 +131,6 @@ class LocDiffusion(nn.Module):
         return self.objective.denoise(self(x_t, t, embeddings))
 
     @property
-    def levels(self) -> list[Any]:
-        """The refinement levels 1, 2, ...; the first is a LowRankHeadLevel."""
-        return list(self.refinements)
-
-    @property
     def device(self) -> torch.device:
         """The device of the model."""
         return self.alpha_bar.device
@@ -153,13 +149,13 @@ class LocDiffusion(nn.Module):
         if not self.refinements:
             return base
         features, cells_each = self.image_features(embeddings), self.config.inference.zoom_into
-        return refine(base, self.levels, self.geometries, features, cells_each)
+        return refine(base, self.refinements, self.geometries, features, cells_each)
 
     @property
     def posterior_batch_size(self) -> int:
         """How many pictures' posteriors fit into the memory budget, with what is computed from them."""
         points = 20 * len(self.grid.anchors)
-        points += sum(self.config.inference.zoom_into * 6 * 12 * level.zoom_nside**2 for level in self.levels)
+        points += sum(self.config.inference.zoom_into * 6 * 12 * level.zoom_nside**2 for level in self.refinements)
         return batch_size(4 * points)
 
     @torch.no_grad()
@@ -178,20 +174,22 @@ class LocDiffusion(nn.Module):
     @torch.no_grad()
     def image_features(self, embeddings: Tensor) -> Tensor:
         """Return the features that refinement levels read, (n, embed_dim) -> (n, width), on the model's device."""
-        return self.levels[0].encode_image(self.network.whiten(self.on_device(embeddings)))
+        return self.refinements[0].encode_image(self.network.whiten(self.on_device(embeddings)))
 
     @cached_property
     def geometries(self) -> list[CellGeometry]:
         """Where the points lie that the densities of level 0 and of every refinement level are made of."""
-        levels = [None, *self.levels, None]
-        return [CellGeometry(self.grid.anchors, *pair) for pair in pairwise(levels)]
+        levels = [None, *self.refinements, None]
+        return [CellGeometry(self.grid.anchors, *pair, len(levels) - 1) for pair in pairwise(levels)]
 
-    def sample(self, embeddings: Tensor, count: int = 16, seed: int = 0, first: int = 0, **how) -> Tensor:
+    def sample(
+        self, embeddings: Tensor, count: int = 16, seed: int = 0, first: int = 0, *, steps: int = 0, sampler=None
+    ) -> Tensor:
         """Return `count` locations a picture by the reverse process of level 0, (n, embed_dim) -> (n, count, 2).
 
-        `how` may hold `steps` and `sampler`, as in `ReverseProcess`.
+        See `ReverseProcess`. `posterior(embeddings).sample` takes these through the refinement levels.
         """
-        return ReverseProcess(self, embeddings, **how)(count, seed, first)[0]
+        return ReverseProcess(self, embeddings, steps, sampler)(count, seed, first)[0]
 
     @torch.no_grad()
     def mode_seek(self, coeffs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ clean encoding x_0 = sqrt(4 pi) PE, whose coefficients are those of a density it
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import healpy
 import torch
@@ -20,7 +20,7 @@ from locdiff.sphere.spherical_harmonics import real_spherical_harmonics
 ROOT_4_PI = math.sqrt(4 * math.pi)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """The meaning of outputs (..., D) of the network, for the configuration of a model."""
 
     is_natural = False  # whether outputs are natural parameters, to which Bayes' rule adds what x_t says

@@ -6,11 +6,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from locdiff.errors import InputError
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
@@ -55,7 +56,7 @@ class LocationPosterior(ABC):
 
     @abstractmethod
     def sample_coeffs(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
-        """Return the coefficients (n, count, D) of level 0 that the same locations have."""
+        """Return the coefficients (n, count, D) of the samples of level 0: those that `sample` starts from."""
 
     def modes(self, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the k most probable modes (n, k, 2), exact, and the probabilities of their basins (n, k).
@@ -66,7 +67,7 @@ class LocationPosterior(ABC):
         if self._modes is None or self._modes[0] < k:
             pixel, probability = pixels.modes(self.pixel_probs, k, self._basins)
             self._modes = k, self._exact_modes(pixel), probability
-        return self._modes[1][:, :k], self._modes[2][:, :k]
+        return self._modes[1][:, :k].clone(), self._modes[2][:, :k].clone()
 
     @cached_property
     def _basins(self) -> Tensor:
@@ -88,6 +89,11 @@ class LocationPosterior(ABC):
     def best_within(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Return {km: (locations (n, 2), probabilities (n,))}: where most probability lies within each threshold."""
 
+    def check_one_each(self, lat_lon: Tensor) -> None:
+        """Raise InputError unless `lat_lon` (n, 2) holds one location for each picture."""
+        if tuple(lat_lon.shape) != (len(self), 2):
+            raise InputError(f"need one location for each of {len(self)} pictures, got shape {tuple(lat_lon.shape)}")
+
     def credible_regions(self, shares: tuple = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
         """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and areas (n, S) in km^2."""
         return pixels.regions(self.pixel_probs, shares)
@@ -106,29 +112,35 @@ class PixelPosterior(LocationPosterior):
     `coeffs` (n, D) are what the `objective` takes from the network's output at pure noise, and `pixel_probs` (n, N) the
     probabilities by it on the pixels of `grid`. Samples are those of this density, or, where there is a `chain`, those
     that the chain makes: chain(count, seed, first) -> locations (n, count, 2), coefficients (n, count, D).
-    The last samples are remembered.
     """
 
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
-        self._draw = lru_cache(maxsize=1)(chain or self._sample_density)
+        self._chain, self._samples = chain, None
 
     def log_prob(self, lat_lon):
+        self.check_one_each(lat_lon)
         return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
 
     def log_density(self, lat_lon):
         return pixels.log_density(self.pixel_probs, lat_lon)
 
     def sample(self, count, seed=0, first=0):
-        return self._draw(count, seed, first)[0]
+        return self._sampled(count, seed, first)[0].clone()
 
     def sample_coeffs(self, count, seed=0, first=0):
-        places, coeffs = self._draw(count, seed, first)
-        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs
+        places, coeffs = self._sampled(count, seed, first)
+        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs.clone()
+
+    def _sampled(self, *how):
+        """Locations, and coefficients or None, for (count, seed, first); the last are remembered."""
+        if self._samples is None or self._samples[0] != how:
+            self._samples = how, (self._chain or self._sample_density)(*how)
+        return self._samples[1]
 
     def _sample_density(self, count, seed, first):
         random = PictureNoise(seed, first, len(self), count)
-        random.normal(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
+        random.skip(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
         return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
 
     def _exact_modes(self, pixel):
@@ -144,9 +156,11 @@ class PixelPosterior(LocationPosterior):
         return torch.cat(found)
 
     def mass_within(self, lat_lon):
+        self.check_one_each(lat_lon)
         return pixels.mass_within(self.pixel_probs, self.anchors, lat_lon)
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        self.check_one_each(lat_lon)
         return pixels.credible_radius(self.pixel_probs, self.anchors, lat_lon, shares)
 
     def best_within(self):

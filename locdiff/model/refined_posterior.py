@@ -99,10 +99,10 @@ def refine(base: PixelPosterior, levels, geometries, features: Tensor, cells_eac
 def _component(level, geometry, features, cell_index, weight):
     """The MixtureComponent of a level for the cells (n, K) of these weights, nothing removed from it."""
     points, device = 12 * level.zoom_nside**2, level.cell_id.device
-    seen, flat = features.repeat_interleave(cell_index.shape[1], dim=0), cell_index.flatten().to(device)
+    inputs, flat = features.repeat_interleave(cell_index.shape[1], dim=0), cell_index.flatten().to(device)
     natural_params, log_share = [], []
     for chunk in torch.arange(len(flat), device=device).split(batch_size(170 * points)):
-        natural_params.append(level(seen[chunk], flat[chunk]))
+        natural_params.append(level(inputs[chunk], flat[chunk]))
         log_share.append(level.grid.synthesis(natural_params[-1]).log_softmax(dim=-1).cpu())
     log_share = torch.cat(log_share).view(*cell_index.shape, points)
     natural_params = torch.cat(natural_params).cpu().view(*cell_index.shape, (level.l_max + 1) ** 2)
@@ -203,12 +203,13 @@ class RefinedPosterior(LocationPosterior):
         return total.flip(-1).cummin(dim=-1).values.flip(-1)
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
+        self.check_one_each(lat_lon)
         parts = [self.remaining, *(component.masses.flatten(1) for component in self.components)]
-        radii = [torch.empty(0, len(shares), dtype=torch.float64)]
+        radii, own = [torch.empty(0, len(shares), dtype=torch.float64)], [c.points for c in self.components]
         for i, place in enumerate(lat_lon):  # one at a time: each has points of its own
-            points = torch.cat([self.anchors, *(component.points[i].double() for component in self.components)])
+            anchors = torch.cat([self.anchors, *(points[i].double() for points in own)])
             masses = torch.cat([part[i] for part in parts])
-            radii.append(pixels.credible_radius(masses[None], points, place[None], shares))
+            radii.append(pixels.credible_radius(masses[None], anchors, place[None], shares))
         return torch.cat(radii)
 
     def best_within(self):

@@ -1,7 +1,7 @@
 """Refinement levels, below the resolution limit: they place pictures in the coordinates of a conformal zoom.
 
 Level 0 gives a density p_0 over the Earth. Level k = 1, 2, ... zooms by s = zoom^k about the centers of the HEALPix
-cells of nside subdivision^k. A location y belongs to its four nearest cells c with the weights r(c | y) of linear
+cells of nside subdivision^k. A location y belongs to four cells c around it with the weights r(c | y) of linear
 interpolation. For a picture and a cell, level k gives the natural parameters of a density in zoomed coordinates, which
 `zoom.area_factor` makes a density q_c on the Earth. `reference.hierarchy` has the mixture that these densities form;
 `refined_posterior` computes it.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.model import diffusion
 from locdiff.seeding import PictureNoise
@@ -18,7 +19,9 @@ class ReverseProcess:
     def __init__(self, model, embeddings: Tensor, steps: int = 0, sampler=None):
         model.config.check(embeddings)
         self.model, self.embeddings = model, embeddings
-        self.steps = steps or model.config.sample_steps
+        self.steps, most = steps or model.config.sample_steps, model.config.diffusion.noise_levels
+        if not 1 <= self.steps <= most:
+            raise InputError(f"steps must lie in 1..{most}, the noise levels of the schedule; got {steps}")
         self.make_sampler = sampler or diffusion.SAMPLERS[model.config.inference.sampler]
 
     @torch.no_grad()
@@ -45,11 +48,11 @@ class ReverseProcess:
         def denoise(x_t, t):
             return model.objective.denoise(output(x_t, t))
 
-        def draw():
+        def sample_noise():
             return random.normal(model.config.network.dimensions).to(model.device)
 
         def finish(x_t, t):
             places, coeffs = model.objective.sample(output(x_t, t), random.uniform(), model.grid, model.mode_seek)
             return places, coeffs.cpu()
 
-        return diffusion.sample(denoise, draw, model.alpha_bar, self.steps, self.make_sampler(), finish)
+        return diffusion.sample(denoise, sample_noise, model.alpha_bar, self.steps, self.make_sampler(), finish)

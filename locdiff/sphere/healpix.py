@@ -33,7 +33,7 @@ def ang2pix(nside: int, lat_lon: Tensor) -> Tensor:
 
 
 def interpolation(nside: int, lat_lon: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the four nearest pixels of locations (n, 2), and their weights, which sum to one: (n, 4) each."""
+    """Return the four pixels that locations (n, 2) lie between, and their weights, which sum to one: (n, 4) each."""
     lat, lon = lat_lon.double().cpu().numpy().T
     pixels, weights = healpy.get_interp_weights(nside, lon, lat, lonlat=True)
     return torch.from_numpy(pixels.T.copy()), torch.from_numpy(weights.T.clip(0))  # on a ring some are -1e-12

@@ -58,6 +58,8 @@ class TrainConfig:
             raise InputError("need batch, samples and max_skipped >= 1")
         if min(self.steps, self.epochs) < 0 or self.steps + self.epochs == 0:
             raise InputError("need steps or epochs > 0")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
         if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 <= self.ema < 1 and self.clip > 0):
             raise InputError("need lr > 0, clip > 0, and beta1, beta2, ema in [0, 1)")
 
@@ -95,6 +97,10 @@ def resolve(preset: str = "quickstart", **overrides) -> Settings:
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; there are {', '.join(PRESETS)}")
     values = PRESETS[preset] | overrides
+    if overrides.get("epochs") and overrides.get("steps"):
+        raise InputError("steps and epochs say the same in two ways: give one of them")
+    if overrides.get("epochs"):
+        values["steps"] = 0
     unknown = set(values) - options.names(Settings)
     if unknown:
         raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
@@ -143,6 +149,8 @@ def read_settings(run: Path) -> Settings:
     try:
         record = json.loads(path.read_text())["settings"]
         views = {"color" if name == "colour" else name: value for name, value in record["blue_marble"].items()}
+        if not isinstance(record["model"], dict):
+            raise TypeError(f"model is {record['model']!r}")
         return Settings(
             config_from_record(record["model"]), TrainConfig(**record["training"]), blue_marble.BlueMarble(**views)
         )

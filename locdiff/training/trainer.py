@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -103,14 +104,14 @@ class Trainer:
         """Let go of the other processes: their group, which this one's loss belongs to, can then be destroyed."""
         self._loss = None
 
-    def averaged_model(self) -> nn.Module:
+    def averaged_model(self) -> Any:
         """Return the model with the moving average of the weights, ready for prediction."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average, strict=False)  # the buffers stay
         model.bf16 = False
         return model.eval()
 
-    def finished_model(self, progress: bool = True) -> nn.Module:
+    def finished_model(self, progress: bool = True) -> Any:
         """Return the averaged model with what is fitted to it after training."""
         model = self.averaged_model()
         model.finalize(self.train, progress)
@@ -185,7 +186,7 @@ class MeanLoss(nn.Module):
         return self.model.loss(embeddings, lat_lon, *self.share).mean()
 
 
-def fit(trainer: Trainer, run: Path, progress: bool = True) -> None:
+def fit(trainer: Trainer, run: Path | None, progress: bool = True) -> None:
     """Train to the end, with a log line every 10 steps and a checkpoint every half minute, both by the first process.
 
     Ctrl-C saves and raises KeyboardInterrupt; SIGTERM saves and exits with code 0.

@@ -60,10 +60,10 @@ class EncodingDiffusion(Baseline):
         def denoise(x_t, t):
             return self(x_t, torch.tensor(t, device=x_t.device), embeddings[:, None])
 
-        def draw():
+        def sample_noise():
             return random.normal(self.dimensions).to(embeddings.device)
 
-        return diffusion.sample(denoise, draw, self.alpha_bar, self.config.sample_steps, diffusion.DDIM())
+        return diffusion.sample(denoise, sample_noise, self.alpha_bar, self.config.sample_steps, diffusion.DDIM())
 
     def predict(self, embeddings):
         """Return the geographic center of 16 samples of each picture, (n, 2); NaN where they cancel."""

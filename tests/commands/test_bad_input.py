@@ -14,6 +14,7 @@ from locdiff.data.embeddings import write_embeddings
         (train.main, ["--color", "1"], "0 <= color < 1"),
         (train.main, ["--colours", "1"], "unrecognized arguments: --colours 1"),
         (train.main, ["--lr", "fast"], "invalid float value: 'fast'"),
+        (train.main, ["--seed", "-1"], "seed must be at least 0, got -1"),
         (train.main, ["--loss", "l3"], "invalid choice: 'l3'"),
         (train.main, ["--loss", "l2"], "add --no-exact-skip"),
         (train.main, ["--data", "nowhere"], "nowhere is no folder"),

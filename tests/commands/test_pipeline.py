@@ -66,9 +66,7 @@ def test_a_file_that_is_no_picture_is_named(pipeline, files, tmp_path):
 
 
 def test_words_need_an_encoder_of_words(pipeline, monkeypatch):
-    with pytest.raises(
-        InputError, match=r"--text needs a model trained on CLIP .*this one was trained on 'brightness'"
-    ):
+    with pytest.raises(InputError, match=r"words need a model trained on CLIP .*this one was trained on 'brightness'"):
         pipeline.embed_text(["a street in Lisbon"])
     monkeypatch.setitem(encoders.ENCODERS, "brightness", BrightnessOfWords)
     reader = Pipeline(pipeline.model)

@@ -67,7 +67,7 @@ def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, picture
         (["--exiftool", str(tmp_path / "nowhere" / "gps.csv")], "nowhere/gps.csv: "),
         (["--out", str(tmp_path / "p.txt")], "must be one of .csv, .jsonl, .geojson"),
         (["--out", str(tmp_path / "nowhere" / "p.csv")], "nowhere/p.csv: "),
-        (["--text", "a street in Lisbon"], "--text needs a model trained on CLIP embeddings"),
+        (["--text", "a street in Lisbon"], "words need a model trained on CLIP embeddings"),
     ):
         code, lines = outcome(predict.main, [str(run), *pictures, *extra], capsys)
         assert code == 2 and len(lines) == 1 and message in lines[0]
@@ -220,3 +220,13 @@ def test_little_memory_gives_the_same_predictions(run, five_views, tmp_path, mon
         assert one["id"] == other["id"]
         for name in ("places", "samples", "probabilities", "radius_50_km", "area_90_km2"):
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-3)
+
+
+def test_a_batch_of_bad_pictures_only_does_not_end_the_run(run, pictures, tmp_path, capsys):
+    bad, out = [tmp_path / f"bad{i}.jpg" for i in range(3)], str(tmp_path / "places.csv")
+    for path in bad:
+        path.write_text("no picture")
+    code, lines = outcome(predict.main, [str(run), *map(str, bad), *pictures, "--batch", "2", "--out", out], capsys)
+    assert code == 2 and "3 of 5 pictures could not be read" in lines[-1]
+    assert all(any(f"cannot read the picture {path}" in line for line in lines) for path in bad)
+    assert {line.split(",")[0] for line in Path(out).read_text().splitlines()[1:]} == set(pictures)

@@ -68,10 +68,20 @@ def test_clip_embeds_pictures_and_words_as_open_clip_does(clip):
 
 
 def test_weights_that_cannot_be_had_name_the_remedy(tmp_path):
-    for details, file in (("no-such-model", None), ("ViT-S-32/laion2b", None), ("ViT-S-32", tmp_path / "absent.pt")):
+    for details, file in (
+        ("no-such-model/openai", None),
+        ("ViT-S-32/laion2b", None),
+        ("ViT-S-32", tmp_path / "absent.pt"),
+    ):
         with pytest.raises(InputError, match=r"cannot get the weights .*--weights FILE") as error:
             make_encoder(f"open_clip:{details}", file and str(file))
         assert details.split("/")[0] in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["open_clip", "open_clip:", f"open_clip:{MODEL}", f"open_clip:{MODEL}/"])
+def test_no_encoder_has_random_weights(name):
+    with pytest.raises(InputError, match=r"names no weights: give open_clip:MODEL/TAG, or .* --weights FILE"):
+        make_encoder(name)
 
 
 def test_other_weights_than_the_models_are_refused(weights, clip):
@@ -102,6 +112,7 @@ OLD_AND_NEW = [
     ("timm:vit/tag", "timm:vit/tag"),
     ("thumbnail-16", "thumbnail-16"),
     ("unknown", "unknown"),
+    ("google/siglip", "google/siglip"),
     ("simulated queries from GeoCLIP's location encoder", "simulated queries from GeoCLIP's location encoder"),
 ]
 

@@ -63,6 +63,8 @@ def damage(folder, what):
         path.unlink()
     elif what == "no json":
         path.write_text("{")
+    elif what == "a list":
+        path.write_text("[]")
     else:
         path.write_text(json.dumps({**config, **what, "network": config["network"] | what.get("network", {})}))
 
@@ -71,9 +73,10 @@ def damage(folder, what):
     ("what", "message"),
     [
         ({"network": {"width": 17}}, "does not fit"), ({"format_version": 99}, "format version 99"),
-        ({"color": 1}, "unknown settings: .*color"), ({"network": {"color": 1}}, "unknown settings: .*color"),
+        ({"color": 1}, "that do not fit: .*color"), ({"network": {"color": 1}}, "that do not fit: .*color"),
+        ({"inference": None}, "that do not fit: InferenceConfig"), ({"inference": [1]}, "InferenceConfig needs"),
         ("no weights", "is missing"), ("cut weights", "damaged"), ("no config", "is missing"),
-        ("no json", "no model configuration"),
+        ("no json", "no model configuration"), ("a list", "no model configuration"),
     ],
 )  # fmt: skip
 def test_a_damaged_model_folder_is_refused_by_name(tmp_path, what, message):

@@ -95,10 +95,12 @@ def test_sampling_is_the_references(dtype, device, sampler, steps, last):
     noise = rounded(np.random.default_rng(steps).normal(size=(steps, 3, 9)), dtype, device)
     found, (name, *eta) = [], sampler
     for module, fresh, cos in ((diffusion, noise[0], torch.cos), (ref_diffusion, noise[1], np.cos)):
-        draw, schedule = iter(fresh), module.geometric_schedule(20, 3.0, 0.01)
+        sample_noise, schedule = iter(fresh), module.geometric_schedule(20, 3.0, 0.01)
         finish = (lambda x, t: x * t) if last else None
         one = module.SAMPLERS[name](*eta)
         found.append(
-            module.sample(lambda x, t, cos=cos: cos(x + t / 10), lambda d=draw: next(d), schedule, steps, one, finish)
+            module.sample(
+                lambda x, t, cos=cos: cos(x + t / 10), lambda d=sample_noise: next(d), schedule, steps, one, finish
+            )
         )
     close(*found, dtype, 0, 500)

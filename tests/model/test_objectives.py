@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from support.models import tiny
+from support.models import tiny, tiny_config
 
 from locdiff.model import diffusion
-from locdiff.model.objectives import OBJECTIVES
+from locdiff.model.objectives import OBJECTIVES, Regression
 from locdiff.sphere import shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_anchors
 
@@ -76,3 +76,11 @@ def test_the_quadrature_is_fine_enough_for_the_sharpest_level(l_max):
     log_z = model.objective.quadrature.log_partition(sharp)
     torch.testing.assert_close(log_z, fine.log_partition(sharp), rtol=0, atol=0.1)
     assert tiny(l_max=23, quadrature_nside=0).config.integration_nside == 32
+
+
+def test_an_objective_without_a_loss_cannot_be_made():
+    class Nothing(Regression):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nothing(tiny_config())

@@ -1,12 +1,15 @@
 """What a model says about pictures: one interface for one level and for several, and nothing is computed twice."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
 from support.calls import count_calls
 from support.models import seeing, sure_of, tiny, with_prior, zoomed
 
+from locdiff.errors import InputError
 from locdiff.model import posterior as posterior_module
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import RefinedPosterior
@@ -188,3 +191,35 @@ def test_what_one_level_says_is_read_off_its_pixels():
         own = pixels.mass_within(probs, anchors, place.double())[:, pixels.THRESHOLDS_KM.index(k)]
         if k >= 2500:  # dozens of pixels
             torch.testing.assert_close(best, own, rtol=0.1, atol=0)
+
+
+def test_a_posterior_is_freed_with_its_last_name():
+    """Not at the next garbage collection: a stream of posteriors would fill the memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        for model in (KINDS["one pass"](), zoomed(noise=0.5, sample_steps=1)):
+            posterior = model.posterior(embeddings(3))
+            posterior.sample(2), posterior.modes(), posterior.best_within()
+            known = weakref.ref(posterior)
+            del posterior
+            assert known() is None
+    finally:
+        gc.enable()
+
+
+def test_what_is_given_out_is_not_what_is_remembered():
+    posterior = KINDS["one pass"]().posterior(embeddings(3))
+    for ask in (lambda: posterior.sample(4), lambda: posterior.sample_coeffs(4), lambda: posterior.modes(2)[0]):
+        first = ask().clone()
+        ask().add_(1)
+        assert torch.equal(ask(), first)
+
+
+@pytest.mark.parametrize("ask", ["log_prob", "mass_within", "credible_radius"])
+def test_several_locations_a_picture_are_refused(ask):
+    for model in (KINDS["one pass"](), zoomed(noise=0.5, sample_steps=1)):
+        posterior = model.posterior(embeddings(3))
+        for wrong in (somewhere(2), somewhere(3)[:, None].expand(3, 3, 2), somewhere(3)[:, :1]):
+            with pytest.raises(InputError, match="need one location for each of 3 pictures, got shape"):
+                getattr(posterior, ask)(wrong)

@@ -206,7 +206,7 @@ def test_ddim_with_eta_one_has_the_mean_and_variance_of_ddpm(alpha_bar_s, ratio,
     assert diffusion.DDIM(eta=0.0).step(*levels, lambda: 7.0) == diffusion.ddim_step(*levels, 0.0, 0.0)
 
 
-MEAN, VARIANCE = 0.7, 0.3  # of the Gaussian x_0 whose samples the loop should draw
+MEAN, VARIANCE = 0.7, 0.3  # of the Gaussian x_0 whose samples the loop should sample
 
 
 def gaussian(alpha_bar):
@@ -222,7 +222,7 @@ def gaussian(alpha_bar):
 def law(alpha_bar, steps, sampler):
     """Mean and standard deviation of x at the last level, exactly: x is linear in every noise that is drawn.
 
-    Column j of x is a run whose only noise is one in draw j; the last column has none.
+    Column j of x is a run whose only noise is one in sample j; the last column has none.
     """
     impulses = iter(np.eye(steps + 1))
     x = diffusion.sample(gaussian(alpha_bar), lambda: next(impulses), alpha_bar, steps, sampler, lambda x, t: x)

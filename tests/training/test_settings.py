@@ -75,3 +75,10 @@ def test_settings_that_cannot_be_read_are_named(tmp_path, record):
     (tmp_path / "training.json").write_text(record)
     with pytest.raises(InputError, match=r"cannot read the training settings in .*training.json"):
         read_settings(tmp_path)
+
+
+def test_epochs_are_not_overruled_by_the_presets_steps():
+    training = resolve("smoke", epochs=3).training
+    assert (training.steps, training.epochs) == (0, 3)
+    with pytest.raises(InputError, match="give one of them"):
+        resolve("smoke", epochs=3, steps=10)

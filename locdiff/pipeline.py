@@ -4,7 +4,6 @@
 >>> pipeline.predict(["view.png"], top_k=5)[0].places                        # doctest: +SKIP
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,14 +71,17 @@ def summarize(
     ]
 
 
-def _rising(within):
+def _rising(within: dict[int, tuple[float, float, float]]) -> dict[int, tuple[float, float, float]]:
     """Return `within`, but where a larger radius has less probability, with what the smaller radius has.
 
     The location of the smaller radius has at least that much within the larger one, too; the series says less where it
     is smoothed.
     """
-    kept = itertools.accumulate(within.values(), lambda best, one: one if one[2] >= best[2] else best)
-    return dict(zip(within, kept, strict=True))
+    kept, best = {}, (0.0, 0.0, -1.0)
+    for k, one in within.items():
+        best = one if one[2] >= best[2] else best
+        kept[k] = best
+    return kept
 
 
 class Pipeline:

@@ -14,7 +14,7 @@ from locdiff.sphere import zoom
 from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors, interpolation
 
-POINT_BYTES = 48  # that a point of a remembered cell takes: its location, its pixel, its cells at the next level
+POINT_BYTES = 52  # that a point of a remembered cell takes: its location, its pixel, its cells at the next level
 
 
 @lru_cache(maxsize=2)
@@ -46,7 +46,11 @@ class CellGeometry:
 
     def points(self, index: int) -> Tensor:
         """Return the locations (M, 2) of the points of a cell in degrees, float32."""
-        return self._remember(self._points, index)
+        return from_unit_vector(self._exact(index)).float() if self.level else self.anchors.float()
+
+    def unit_vectors(self, index: int) -> Tensor:
+        """Return the unit vectors (3, M) of the points of a cell, float32."""
+        return self._remember(self._unit_vectors, index)
 
     def pixels(self, index: int) -> Tensor:
         """Return the pixels of level 0 that the points of a cell lie in, (M,)."""
@@ -64,15 +68,16 @@ class CellGeometry:
             self._known[key] = compute(index)
         return self._known[key]
 
-    def _unit_vectors(self, index):
+    def _exact(self, index):
+        """Unit vectors (M, 3), float64."""
         assert self.level  # those of level 0 are not asked for
         return _dilated(self.level.zoom_nside, self.level.s) @ zoom.frame(self.level.centers(torch.tensor(index)))
 
-    def _points(self, index):
-        return from_unit_vector(self._unit_vectors(index)).float() if self.level else self.anchors.float()
+    def _unit_vectors(self, index):
+        return self._exact(index).T.float().contiguous()
 
     def _pixels(self, index):
-        x, y, z = self._unit_vectors(index).T.numpy()
+        x, y, z = self._exact(index).T.numpy()
         return torch.from_numpy(vec2pix(npix2nside(len(self.anchors)), x, y, z))
 
     def _memberships(self, index):

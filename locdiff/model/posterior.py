@@ -83,7 +83,10 @@ class LocationPosterior(ABC):
 
     @abstractmethod
     def credible_radius(self, lat_lon: Tensor, shares: tuple = (0.5, 0.9)) -> Tensor:
-        """Return the radii in km around one location for each picture, (n, 2), that hold these shares: (n, S)."""
+        """Return the radii in km around one location for each picture, (n, 2), that hold these shares: (n, S).
+
+        They are rounded up to whole km.
+        """
 
     @abstractmethod
     def best_within(self) -> dict[int, tuple[Tensor, Tensor]]:
@@ -155,15 +158,18 @@ class PixelPosterior(LocationPosterior):
         ]
         return torch.cat(found)
 
+    def _mass_by_km(self, lat_lon):
+        return pixels.mass_by_km(self.pixel_probs, lambda _: self.grid.unit_vectors, lat_lon)
+
     def mass_within(self, lat_lon):
         self.check_one_each(lat_lon)
-        return pixels.mass_within(self.pixel_probs, self.anchors, lat_lon)
+        return self._mass_by_km(lat_lon)[:, list(THRESHOLDS_KM)]
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
         self.check_one_each(lat_lon)
-        return pixels.credible_radius(self.pixel_probs, self.anchors, lat_lon, shares)
+        return pixels.radius_holding(self._mass_by_km(lat_lon), shares)
 
     def best_within(self):
         nside = self.grid.nside
-        mode = decoder.exact_mode(self.density_coeffs, nside)[0]
-        return {k: decoder.best_within(self.density_coeffs, k, nside, mode) for k in THRESHOLDS_KM}
+        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM, nside)
+        return dict(zip(THRESHOLDS_KM, zip(places.unbind(1), masses.unbind(1), strict=True), strict=True))

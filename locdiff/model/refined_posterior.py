@@ -51,6 +51,10 @@ class MixtureComponent:
         """The locations of the points, (n, K M, 2), float32."""
         return self.geometry.of_cells(self.geometry.points, self.cell_index)
 
+    def unit_vectors(self, picture: int) -> Tensor:
+        """Return the unit vectors (3, K M) of the points of one picture, float32."""
+        return torch.cat([self.geometry.unit_vectors(cell) for cell in self.cell_index[picture].tolist()], dim=1)
+
     @cached_property
     def pixels(self) -> Tensor:
         """Which pixels of level 0 the points lie in, (n, K M)."""
@@ -61,8 +65,10 @@ class MixtureComponent:
         """log Z of every q_c in zoomed coordinates, by finer pixels than the points: (n, K)."""
         device = self.level.cell_id.device
         fine = healpix_transform(self.level.l_max, 2 * self.level.zoom_nside, device=device)
-        log_z, _ = fine.log_partition_and_mean(self.natural_params.to(device))
-        return log_z.cpu().double()
+        points, flat = 12 * fine.nside**2, self.natural_params.flatten(0, 1)
+        values = (fine.synthesis(chunk.to(device)) for chunk in flat.split(batch_size(16 * points)))
+        log_sum = torch.cat([torch.logsumexp(chunk, dim=-1).cpu() for chunk in values])
+        return log_sum.view(self.weight.shape).double() + math.log(4 * math.pi / points)
 
     def log_components(self, lat_lon: Tensor) -> Tensor:
         """Return log w_c q_c at one location for each picture, (n, 2) -> (n, K)."""
@@ -115,7 +121,7 @@ class RefinedPosterior(LocationPosterior):
 
     def __init__(self, base: PixelPosterior, remaining: Tensor, components: list[MixtureComponent]):
         self.base, self.grid, self.remaining, self.components = base, base.grid, remaining, components
-        self.pixel_probs = remaining.clone()
+        self.pixel_probs, self._last = remaining.clone(), None
         for component in components:
             self.pixel_probs.scatter_add_(1, component.pixels, component.masses.flatten(1))
 
@@ -124,14 +130,20 @@ class RefinedPosterior(LocationPosterior):
 
     def _log_parts(self, lat_lon):
         """What the base and each component contribute to the density at one location for each picture: logs (n,)."""
-        logs = [self.base.log_prob(lat_lon).double()]
-        for component in self.components:
-            cell_id, r = interpolation(component.level.nside, lat_lon)
-            cell_index = component.level.index_of(cell_id).cpu()
-            refined = (cell_index[..., None] == component.cell_index[:, None]).any(dim=-1)
-            logs[-1] = logs[-1] + (r * ~refined).sum(dim=-1).clamp(min=0).log()
-            logs.append(torch.logsumexp(component.log_components(lat_lon), dim=-1))
-        return logs
+        return [self._log_part(i, lat_lon) for i in range(len(self.components) + 1)]
+
+    def _log_part(self, i, lat_lon):
+        """What part i contributes: 0 is the base."""
+        if i == 0:
+            log = self.base.log_prob(lat_lon).double()
+        else:
+            log = torch.logsumexp(self.components[i - 1].log_components(lat_lon), dim=-1)
+        for below in self.components[i : i + 1]:
+            cell_id, r = interpolation(below.level.nside, lat_lon)
+            cell_index = below.level.index_of(cell_id).cpu()
+            refined = (cell_index[..., None] == below.cell_index[:, None]).any(dim=-1)
+            log = log + (r * ~refined).sum(dim=-1).clamp(min=0).log()
+        return log
 
     def log_density(self, lat_lon):
         """See `LocationPosterior.log_density`: by pixels for the base, and for the cells whose plane has the location
@@ -173,15 +185,17 @@ class RefinedPosterior(LocationPosterior):
 
     def _exact_modes(self, pixel):
         """The densest points of the basins, of any cell or of the base, and from there by Newton's method."""
-        best = (self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log()
-        where = torch.full((2, *pixel.shape), -1)  # the component, -1 for the base, and which of its points
+        (n, k), best = pixel.shape, (self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log()
+        where = torch.full((2, n, k), -1)  # the component, -1 for the base, and which of its points
+        rank = torch.full(self.remaining.shape, k).scatter_(1, pixel, torch.arange(k).expand(n, k))
+        rank = rank.gather(1, self._basins)  # which of the k basins each pixel lies in, k for none of them
         for i, component in enumerate(self.components):
-            log_density, mode = component.log_density(), self._basins.gather(1, component.pixels)
-            for h in range(pixel.shape[1]):
-                value, point = log_density.masked_fill(mode != pixel[:, h : h + 1], -torch.inf).max(dim=-1)
-                better = value > best[:, h]
-                best[better, h] = value[better]
-                where[0, better, h], where[1, better, h] = i, point[better]
+            log_density, own = component.log_density(), rank.gather(1, component.pixels)
+            top = torch.full((n, k + 1), -torch.inf).scatter_reduce_(1, own, log_density, "amax")
+            better = (top > torch.nn.functional.pad(best, (0, 1), value=torch.inf)).gather(1, own)
+            picture, point = (better & (log_density == top.gather(1, own))).nonzero(as_tuple=True)
+            h = own[picture, point]
+            best[picture, h], where[0, picture, h], where[1, picture, h] = log_density[picture, point], i, point
         places = self.anchors[pixel]
         picture, h = (where[0] < 0).nonzero(as_tuple=True)
         places[picture, h] = self.base.ascend(places[picture, h][:, None], picture)[:, 0]
@@ -191,45 +205,42 @@ class RefinedPosterior(LocationPosterior):
                 places[picture, h] = _ascend_in_cell(component, picture, where[1, picture, h])
         return places
 
+    def _mass_by_km(self, lat_lon):
+        """See `pixels.mass_by_km`: of the base and of each component. The last are remembered."""
+        if self._last is None or not torch.equal(self._last[0], lat_lon):
+            found = [pixels.mass_by_km(self.remaining, lambda _: self.grid.unit_vectors, lat_lon)]
+            for component in self.components:
+                found.append(pixels.mass_by_km(component.masses.flatten(1), component.unit_vectors, lat_lon))
+            self._last = lat_lon.clone(), found
+        return self._last[1]
+
     def mass_within(self, lat_lon):
-        logs, base = self._log_parts(lat_lon), pixels.mass_within(self.remaining, self.anchors, lat_lon)
+        """See `LocationPosterior.mass_within`. Where a cap is too small to count points, it is its area times the
+        density."""
+        self.check_one_each(lat_lon)
         pixel_km = math.sqrt(4 * math.pi / len(self.anchors)) * EARTH_RADIUS_KM
-        total = _density_in_small_caps(base, logs[0], pixel_km)
-        for component, log in zip(self.components, logs[1:], strict=True):
-            each = zip(component.masses.flatten(1)[:, None], component.points.double(), lat_lon[:, None], strict=True)
-            mass = [pixels.mass_within(*one) for one in each]
-            mass = torch.cat([torch.empty(0, len(THRESHOLDS_KM)), *mass])
-            total = total + _density_in_small_caps(mass, log, component.pixel_km)
-        return total.flip(-1).cummin(dim=-1).values.flip(-1)
+        total = torch.zeros(len(self), len(THRESHOLDS_KM), dtype=torch.float64)
+        for i, mass in enumerate(self._mass_by_km(lat_lon)):
+            apart = self.components[i - 1].pixel_km if i else pixel_km
+            small = [k for k in THRESHOLDS_KM if k < apart / 2]
+            total += mass[:, list(THRESHOLDS_KM)]
+            if small:
+                area = 2 * math.pi * (1 - torch.cos(torch.tensor(small).double() / EARTH_RADIUS_KM))
+                total[:, : len(small)] += self._log_part(i, lat_lon).exp()[:, None] * area - mass[:, small]
+        return total.float().flip(-1).cummin(dim=-1).values.flip(-1)
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
         self.check_one_each(lat_lon)
-        parts = [self.remaining, *(component.masses.flatten(1) for component in self.components)]
-        radii, own = [torch.empty(0, len(shares), dtype=torch.float64)], [c.points for c in self.components]
-        for i, place in enumerate(lat_lon):  # one at a time: each has points of its own
-            anchors = torch.cat([self.anchors, *(points[i].double() for points in own)])
-            masses = torch.cat([part[i] for part in parts])
-            radii.append(pixels.credible_radius(masses[None], anchors, place[None], shares))
-        return torch.cat(radii)
+        return pixels.radius_holding(torch.stack(self._mass_by_km(lat_lon)).sum(dim=0), shares)
 
     def best_within(self):
         """See `LocationPosterior.best_within`. Within less than a pixel, the most probable mode is the answer."""
         nside, mode = self.grid.nside, self.modes()[0][:, 0]
-        own, found = self.mass_within(mode), {}
-        for i, k in enumerate(THRESHOLDS_KM):
-            if k < math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM:
-                found[k] = mode, own[:, i]
-            else:
-                found[k] = decoder.best_within(self.density_coeffs, k, nside, mode)
-        return found
-
-
-def _density_in_small_caps(mass, log_density, pixel_km):
-    """The masses (n, T) within the thresholds; where a cap is too small to count points, its area times the density."""
-    for j, k in enumerate(THRESHOLDS_KM):
-        if k < pixel_km / 2:
-            mass[:, j] = log_density.exp() * 2 * math.pi * (1 - math.cos(k / EARTH_RADIUS_KM))
-    return mass
+        small = sum(k < math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM for k in THRESHOLDS_KM)
+        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM[small:], nside, mode)
+        own = zip(THRESHOLDS_KM, self.mass_within(mode).T[:small], strict=False)
+        others = zip(THRESHOLDS_KM[small:], places.unbind(1), masses.unbind(1), strict=True)
+        return {k: (mode, mass) for k, mass in own} | {k: (place, mass) for k, place, mass in others}
 
 
 def _ascend_in_cell(component, picture, point):

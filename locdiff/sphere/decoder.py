@@ -6,7 +6,7 @@ maximise is smooth, so Newton's method takes them from the best pixel to the mod
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -152,42 +152,51 @@ def newton_ascent(coeffs: Tensor, lat_lon: Tensor, nside: int) -> tuple[Tensor, 
 
     This is Newton's method on the sphere. Derivatives are taken along rotations (`rotate`), which have no poles. No
     step is longer than one pixel of `nside`. Where the surface is not concave, the step follows the gradient; where F_e
-    would fall, it is shortened. A location that strays over two pixels is returned as it came.
+    would fall, it is shortened. After a step so short that the next would be lost in rounding, a location is left
+    alone. A location that strays over two pixels is returned as it came.
     """
-    l_max, pixel = math.isqrt(coeffs.shape[-1]) - 1, math.sqrt(math.pi / 3) / nside
-    start = trial = best = to_unit_vector(lat_lon.double())
-    height = torch.full(lat_lon.shape[:-1], -torch.inf, dtype=torch.float64, device=coeffs.device)
-    scale = coeffs.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(coeffs.dtype).tiny)
-    step, derivatives = torch.zeros_like(start), _derivatives(coeffs / scale)
-    for _ in range(NEWTON_STEPS):
-        harmonics = real_spherical_harmonics(*to_theta_phi(from_unit_vector(trial)), l_max)
-        value = torch.einsum("nd,nkd->nk", coeffs.double(), harmonics)
-        better = value > height
-        height, best = torch.where(better, value, height), torch.where(better[..., None], trial, best)
-        slopes = torch.einsum("fnd,nkd->nkf", derivatives, harmonics.to(coeffs.dtype)).double()
-        newton = _newton_step(trial, slopes[..., :3], slopes[..., _PAIRS + 3], pixel)
-        step = torch.where(better[..., None], newton, step / 4)
-        angle = step.norm(dim=-1, keepdim=True)
-        if not (angle > 1e-9).any():  # 6 mm
+    n, k, _ = lat_lon.shape
+    pixel, short = math.sqrt(math.pi / 3) / nside, torch.finfo(coeffs.dtype).eps ** 0.5
+    start = to_unit_vector(lat_lon.double()).flatten(0, 1)
+    trial, best, step = start.clone(), start.clone(), torch.zeros_like(start)
+    height = torch.full((n * k,), -torch.inf, dtype=torch.float64, device=coeffs.device)
+    first, moving = height.clone(), torch.arange(n * k, device=coeffs.device)
+    turned = -rotate(coeffs / coeffs.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(coeffs.dtype).tiny))
+    for i in range(NEWTON_STEPS):
+        here, own = trial[moving], moving // k
+        value, slope, curvature = _derivatives(coeffs[own], turned[:, own], here)
+        if i == 0:
+            first = value
+        better = value > height[moving]
+        height[moving] = torch.where(better, value, height[moving])
+        best[moving] = top = torch.where(better[:, None], here, best[moving])
+        newton = _newton_step(here, slope, curvature, pixel)
+        step[moving] = turn = torch.where(better[:, None], newton, step[moving] / 4)
+        angle = turn.norm(dim=-1, keepdim=True)
+        direction = torch.linalg.cross(turn / angle.clamp(min=1e-300), top, dim=-1)
+        trial[moving] = normalize(angle.cos() * top + angle.sin() * direction, dim=-1)
+        last = better & (angle[:, 0] <= short)
+        best[moving[last]] = trial[moving[last]]  # what it adds to F_e is below rounding
+        moving = moving[~last & (angle[:, 0] > 1e-9)]  # 6 mm
+        if not len(moving):
             break
-        direction = torch.linalg.cross(step / angle.clamp(min=1e-300), best, dim=-1)
-        trial = normalize(angle.cos() * best + angle.sin() * direction, dim=-1)
     strayed = (best - start).norm(dim=-1) > 2 * pixel
-    height = torch.where(strayed, torch.einsum("nd,nkd->nk", coeffs.double(), encode(lat_lon.double(), l_max)), height)
-    return torch.where(strayed[..., None], lat_lon.double(), from_unit_vector(best)), height
+    places = torch.where(strayed[:, None], lat_lon.double().flatten(0, 1), from_unit_vector(best))
+    return places.view(n, k, 2), torch.where(strayed, first, height).view(n, k)
 
 
-_PAIRS = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])  # where a symmetric 3 x 3 matrix finds its six entries
+def _derivatives(coeffs, turned, xyz):
+    """Return F_e (n,), float64, at unit vectors (n, 3), and its first (n, 3) and second (n, 3, 3) derivatives.
 
-
-def _derivatives(coeffs):
-    """Return the coefficients of the 3 first and 6 second derivatives of F_e along rotations: (n, D) -> (9, n, D)."""
-    derivatives = coeffs.new_zeros(9, *coeffs.shape)
-    derivatives[:3] = -rotate(coeffs)
-    for i in range(3):
-        for j, second in enumerate(rotate(derivatives[i])):
-            derivatives[3 + _PAIRS[i, j]] -= second / (1 if i == j else 2)  # the mean of both orders
-    return derivatives
+    They are along rotations, `turned` (3, n, D) the coefficients of the first ones. Rotations are antisymmetric, so a
+    second derivative is the product of a turned vector with the harmonics turned the other way.
+    """
+    harmonics = real_spherical_harmonics(*to_theta_phi(from_unit_vector(xyz)), math.isqrt(coeffs.shape[-1]) - 1)
+    value = torch.einsum("nd,nd->n", coeffs.double(), harmonics)
+    harmonics = harmonics.to(coeffs.dtype)
+    slope = torch.einsum("fnd,nd->nf", turned, harmonics).double()
+    curvature = torch.einsum("fnd,gnd->nfg", turned, rotate(harmonics)).double()
+    return value, slope, (curvature + curvature.mT) / 2
 
 
 def _newton_step(xyz, slope, curvature, longest):
@@ -215,26 +224,42 @@ def best_within(
 ) -> tuple[Tensor, Tensor]:
     """Return the location with the most mass within rho_km of it, and that mass: most often right within rho_km.
 
+    See `best_within_each`: -> lat_lon (..., 2), score (...) in [0, 1].
+    """
+    place, mass = best_within_each(coeffs, (rho_km,), nside, mode)
+    return place[..., 0, :], mass[..., 0]
+
+
+def best_within_each(
+    coeffs: Tensor, radii_km: Sequence[float], nside: int | None = None, mode: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return, for each of T radii, the location with the most mass within it, and that mass.
+
     `coeffs` (..., D) are those of a density, per steradian, such as the mean of samples, or `shdd.mean_parameters`:
-    -> lat_lon (..., 2), score (...) in [0, 1]. Raises ValueError unless rho_km is above zero.
+    -> lat_lon (..., T, 2), score (..., T) in [0, 1]. Raises ValueError unless all radii are above zero.
 
     A mode narrower than the radius fits into many caps, and the ripples of a series cut off at l_max, up to a tenth of
     its mass, would choose among them. So radii above two ripples are taken with Lanczos' factors, which average over
-    one. Where the cap around the density's mode holds the most mass but for 2 %, the mode is taken. A caller that asks
-    for several radii can give that `mode` (..., 2), the exact mode of `coeffs`.
+    one. Where the cap around the density's mode holds the most mass but for 2 %, the mode is taken; that is so without
+    a search where it holds 98 %, and where the radius is below half a pixel of `nside`. `mode` (..., 2) is the exact
+    mode of `coeffs`, if it is known.
     """
-    if not rho_km > 0:
-        raise ValueError(f"rho_km must be above zero, got {rho_km}")
+    if not all(rho_km > 0 for rho_km in radii_km):
+        raise ValueError(f"rho_km must be above zero, got {radii_km}")
     l_max = math.isqrt(coeffs.shape[-1]) - 1
-    mass, degree = cap_mass(coeffs, rho_km), np.arange(l_max + 1)
-    if rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1):
-        mass = mass * torch.from_numpy(np.repeat(np.sinc(degree / (l_max + 1)), 2 * degree + 1)).to(mass)
-    best, most = exact_mode(mass, nside)
-    mode = exact_mode(coeffs, nside)[0] if mode is None else mode
-    around_mode = (mass * encode(torch.nan_to_num(mode), l_max)).sum(dim=-1).clamp(0, 1)
-    most = most.clamp(0, 1)
-    take_mode = around_mode > 0.98 * most
-    return torch.where(take_mode[..., None], mode, best), torch.where(take_mode, around_mode, most)
+    nside, lead, batch = nside or l_max + 1, coeffs.shape[:-1], coeffs.reshape(-1, coeffs.shape[-1])
+    mode = (exact_mode(coeffs, nside)[0] if mode is None else mode).reshape(-1, 2)
+    factors = torch.stack([_cap_factors(l_max, rho_km) * _ripple_factors(l_max, rho_km) for rho_km in radii_km])
+    factors = factors.to(batch)[:, _degrees(l_max).to(batch.device)]  # (T, D)
+    mass = ((batch * encode(torch.nan_to_num(mode), l_max)) @ factors.T.to(mode)).to(batch).clamp(0, 1)
+    place = mode[:, None].repeat(1, len(radii_km), 1)
+    seen = torch.tensor(radii_km, device=batch.device) > math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM / 2
+    for pairs in ((mass <= 0.98) & seen).nonzero().split(batch_size(64 * batch.shape[-1])):
+        row, i = pairs.T
+        found, most = exact_mode(batch[row] * factors[i], nside)
+        better = mass[row, i] <= 0.98 * most.clamp(0, 1)
+        place[row[better], i[better]], mass[row[better], i[better]] = found[better].to(place), most[better].clamp(0, 1)
+    return place.view(*lead, len(radii_km), 2), mass.view(*lead, len(radii_km))
 
 
 def cap_mass(coeffs: Tensor, rho_km: float) -> Tensor:
@@ -244,9 +269,24 @@ def cap_mass(coeffs: Tensor, rho_km: float) -> Tensor:
     b_0 = 2 pi (1 - cos rho), b_l = 2 pi (P_{l-1}(cos rho) - P_{l+1}(cos rho)) / (2l + 1).
     """
     l_max = math.isqrt(coeffs.shape[-1]) - 1
-    rho = min(rho_km / EARTH_RADIUS_KM, math.pi)
-    degree = np.arange(l_max + 1)
+    return coeffs * _cap_factors(l_max, rho_km)[_degrees(l_max)].to(coeffs)
+
+
+def _cap_factors(l_max, rho_km):
+    """Return the b_l of `cap_mass`, (l_max + 1,), float64."""
+    rho, degree = min(rho_km / EARTH_RADIUS_KM, math.pi), np.arange(l_max + 1)
     lower = np.where(degree == 0, 1.0, eval_legendre(degree - 1.0 * (degree > 0), math.cos(rho)))
     b = 2 * np.pi * (lower - eval_legendre(degree + 1.0, math.cos(rho))) / (2 * degree + 1)
     b[0] = 4 * np.pi * math.sin(rho / 2) ** 2
-    return coeffs * torch.from_numpy(np.repeat(b, 2 * degree + 1)).to(coeffs)
+    return torch.from_numpy(b)
+
+
+def _ripple_factors(l_max, rho_km):
+    """Return Lanczos' factors for radii above two ripples of a series, else ones: (l_max + 1,), float64."""
+    wide = rho_km > 2 * math.pi * EARTH_RADIUS_KM / (l_max + 1)
+    return torch.from_numpy(np.sinc(wide * np.arange(l_max + 1) / (l_max + 1)))
+
+
+def _degrees(l_max):
+    """Return the degree l of each coefficient, (D,)."""
+    return torch.arange(l_max + 1).repeat_interleave(2 * torch.arange(l_max + 1) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from locdiff.sphere.coordinates import to_lat_lon
+from locdiff.sphere.coordinates import to_lat_lon, to_unit_vector
 from locdiff.sphere.spherical_harmonics import _normalized_legendre
 
 
@@ -103,6 +103,11 @@ class HealpixTransform(nn.Module):
     def anchors(self) -> Tensor:
         """The centers of the pixels, (N, 2) degrees, float64 on the CPU."""
         return healpix_anchors(self.nside)
+
+    @cached_property
+    def unit_vectors(self) -> Tensor:
+        """The centers of the pixels, (3, N), float32 on the CPU."""
+        return to_unit_vector(self.anchors).T.float().contiguous()
 
     def synthesis(self, coeffs: Tensor) -> Tensor:
         """Return F on the pixels: (..., (l_max + 1)**2) -> (..., 12 nside**2), differentiable."""

@@ -5,7 +5,7 @@ Their sum is one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import healpy
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
 from locdiff.sphere.healpix import ang2pix
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)  # street, city, region, country, continent
@@ -58,24 +58,50 @@ def sample(pixel_probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
-    """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and their areas (n, S) in km^2."""
-    falling, order = pixel_probs.sort(dim=-1, descending=True)
+    """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and their areas (n, S) in km^2.
+
+    Pixels below the N-th part of what no share needs hold less than that together, so only the others are sorted.
+    """
+    needed = (pixel_probs >= (1 - max(shares)) / pixel_probs.shape[-1]).sum(dim=-1)
+    enough = min(max([1, *needed.tolist()]) + 1, pixel_probs.shape[-1])
+    falling, order = pixel_probs.topk(enough, dim=-1)
     reached = falling.cumsum(dim=-1)
     count = torch.stack([(reached < share * (1 - 1e-6)).sum(dim=-1) + 1 for share in shares], dim=-1)
-    rank = torch.arange(pixel_probs.shape[-1], device=pixel_probs.device)
+    rank = torch.arange(enough, device=pixel_probs.device)
     masks = [torch.zeros_like(pixel_probs, dtype=torch.bool).scatter(-1, order, rank < c[:, None]) for c in count.T]
     return torch.stack(masks, dim=1), count * (4 * math.pi * EARTH_RADIUS_KM**2 / pixel_probs.shape[-1])
 
 
-def credible_radius(probs: Tensor, anchors: Tensor, lat_lon: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> Tensor:
-    """Return the radii in km around one location for each density, (n, 2), that hold these shares of it: (n, S).
+def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) -> Tensor:
+    """Return the probability within 0, 1, 2, ... km of one location for each density, (n, 2) -> (n, 20_017).
 
-    `probs` (n, N) are the probabilities of points `anchors` (N, 2) or (n, N, 2).
+    `probs` (n, N) are the probabilities of points, `points(i)` the unit vectors (3, N) of those of density i; float32
+    places them to 1 m. One pass over the points counts them by whole kilometers; nothing is sorted.
     """
-    distance, order = great_circle_km(lat_lon[:, None], anchors).sort(dim=-1)
-    reached = probs.gather(-1, order).cumsum(dim=-1)
-    first = torch.stack([(reached < share * reached[:, -1:]).sum(dim=-1) for share in shares], dim=-1)
-    return distance.gather(-1, first)
+    mass = probs.new_zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1)
+    for i, location in enumerate(to_unit_vector(lat_lon.double())):
+        x, y, z = points(i)
+        at = location.to(x).tolist()
+        chord = (x - at[0]).square_()
+        for part, here in ((y, at[1]), (z, at[2])):
+            chord += (part - here).square_()
+        km = chord.sqrt_().mul_(0.5).clamp_(max=1).asin_().mul_(2 * EARTH_RADIUS_KM).ceil_()
+        mass[i].scatter_add_(0, km.long(), probs[i])
+    return mass.cumsum(dim=-1)
+
+
+def radius_holding(mass: Tensor, shares: Sequence[float]) -> Tensor:
+    """Return the radii in whole km that hold these shares of what `mass_by_km` returns, (n, R): (n, S), float64."""
+    return torch.stack([(mass < share * mass[:, -1:]).sum(dim=-1) for share in shares], dim=-1).double()
+
+
+def credible_radius(probs: Tensor, anchors: Tensor, lat_lon: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> Tensor:
+    """Return the radii around one location for each density, (n, 2), that hold these shares of it: (n, S).
+
+    They are in km, rounded up to whole ones. `probs` (n, N) are the probabilities of points `anchors` (N, 2) or
+    (n, N, 2).
+    """
+    return radius_holding(mass_by_km(probs, _points(anchors), lat_lon), shares)
 
 
 def mass_within(probs: Tensor, anchors: Tensor, lat_lon: Tensor) -> Tensor:
@@ -84,23 +110,32 @@ def mass_within(probs: Tensor, anchors: Tensor, lat_lon: Tensor) -> Tensor:
     `probs` (n, N) are the probabilities of points `anchors` (N, 2) or (n, N, 2). If the density is right and the
     location is the true one, the mean over pictures is the accuracy of one location sampled from the density.
     """
-    distance = great_circle_km(lat_lon[:, None], anchors)
-    return torch.stack([(probs * (distance <= k)).sum(dim=-1) for k in THRESHOLDS_KM], dim=-1)
+    return mass_by_km(probs, _points(anchors), lat_lon)[:, list(THRESHOLDS_KM)]
+
+
+def _points(anchors):
+    """Return what `mass_by_km` asks for, of points (N, 2) or (n, N, 2)."""
+    xyz = to_unit_vector(anchors).mT.contiguous()
+    return lambda i: xyz.expand(max(i + 1, len(xyz)), *xyz.shape[1:])[i] if xyz.ndim == 3 else xyz
 
 
 def basins(pixel_probs: Tensor) -> Tensor:
     """Return the pixel of the mode whose basin each pixel belongs to, (n, N) -> (n, N).
 
-    It is where the steepest ascent from pixel to neighboring pixel ends.
+    It is where the steepest ascent from pixel to neighboring pixel ends. Of equal pixels the later counts as higher.
     """
     neighbors = torch.from_numpy(_neighbors(healpy.npix2nside(pixel_probs.shape[-1]))).to(pixel_probs.device)
     mode = torch.empty(pixel_probs.shape, dtype=torch.long, device=pixel_probs.device)
-    for row, uphill in zip(pixel_probs, mode, strict=True):
-        rank = torch.empty_like(mode[0]).scatter(0, row.argsort(stable=True), torch.arange(len(row), device=row.device))
-        steepest = rank.index_select(0, neighbors.flatten()).view(neighbors.shape).max(dim=0).indices  # no two equal
-        uphill[:] = neighbors.gather(0, steepest[None])[0]
-    while not torch.equal(higher := mode.gather(-1, mode), mode):
-        mode = higher
+    bits = pixel_probs.float().contiguous().view(torch.int32)  # ordered as the numbers are: none is negative
+    for row, uphill in zip(bits, mode, strict=True):  # one at a time stays in the processor's cache
+        rank = row.long() * 2**32 + neighbors[0]  # no two equal
+        highest = rank
+        for each in neighbors[1:]:
+            highest = torch.maximum(highest, rank.index_select(0, each))
+        highest %= 2**32
+        while not torch.equal(higher := highest.index_select(0, highest), highest):
+            highest = higher
+        uphill[:] = highest
     return mode
 
 

@@ -68,10 +68,7 @@ def _normalized_legendre(theta, l_max):
     legendre = torch.full_like(x, (4 * math.pi) ** -0.5)[None]
     below = legendre[:0]
     yield legendre
-    for l in range(1, l_max + 1):
-        m = torch.arange(l, dtype=theta.dtype, device=theta.device)[:, None]
-        a = torch.sqrt((4 * l * l - 1) / (l * l - m * m))
-        b = torch.sqrt(((l - 1) ** 2 - m[:-1] ** 2) / max(4 * (l - 1) ** 2 - 1, 1))
+    for l, (a, b) in enumerate(_recurrence(l_max, theta.dtype, theta.device), start=1):
         above = torch.empty(l + 1, len(x), dtype=theta.dtype, device=theta.device)
         torch.mul(legendre, x, out=above[:l])
         above[: l - 1].addcmul_(b, below, value=-1)
@@ -79,6 +76,18 @@ def _normalized_legendre(theta, l_max):
         torch.mul(legendre[-1], s * ((2 * l + 1) / (2 * l)) ** 0.5, out=above[l])
         below, legendre = legendre, above
         yield legendre
+
+
+@lru_cache(maxsize=8)
+def _recurrence(l_max, dtype, device):
+    """Return the factors a (l, 1) and b (l - 1, 1) of the recurrence for l = 1..l_max."""
+    factors = []
+    for l in range(1, l_max + 1):
+        m = np.arange(l)[:, None]
+        a = np.sqrt((4 * l * l - 1) / (l * l - m * m))
+        b = np.sqrt(((l - 1) ** 2 - m[:-1] ** 2) / max(4 * (l - 1) ** 2 - 1, 1))
+        factors.append(tuple(torch.from_numpy(part).to(device, dtype) for part in (a, b)))
+    return factors
 
 
 def rotate(harmonics: Tensor) -> Tensor:

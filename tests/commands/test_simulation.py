@@ -30,8 +30,8 @@ def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monke
     rows = {}
     for name in (str(everywhere), "grid:12"):
         evaluate.main([str(run), "--hybrid", "--gallery", name])
-        record = json.loads((run / "metrics.json").read_text())
-        assert record["gallery"] == name
+        records = [json.loads(path.read_text()) for path in run.glob("metrics-hybrid-*.json")]
+        [record] = [record for record in records if record["gallery"] == name]
         rows[name] = {row: values["accuracy"]["1"] for row, values in record["rows"].items()}
     assert rows[str(everywhere)][f"Retrieval by GeoCLIP, gallery of {len(lines) - 1} places"] == 100
     assert rows["grid:12"]["Retrieval by GeoCLIP, gallery of 12 places"] == 0
@@ -41,7 +41,9 @@ def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monke
         ", density times retrieval score",
     ):
         [found] = [name for name in rows["grid:12"] if name.endswith(row)]
-        assert found.startswith("LocDiffusion + retrieval") and found in (run / "metrics.md").read_text()
+        assert (
+            found.startswith("LocDiffusion + retrieval") and found in (run / "metrics-hybrid-everywhere.md").read_text()
+        )
     assert rows[str(everywhere)]["LocDiffusion + retrieval, density times retrieval score"] == 100  # by its own weight
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from locdiff.data import geoclip as geoclip_module
 from locdiff.data.geoclip import GEOCLIP, SIMULATION, GeoClip, embed_places, gallery_places
 from locdiff.errors import InputError
 from locdiff.evaluation.retrieval import retrieve
+from locdiff.files import canonical_encoder
 
 EDGES = torch.tensor([*EDGE_PLACES, (0.0, 180.0), (-90.0, 0.0)], dtype=torch.float64)
 
@@ -80,7 +82,7 @@ OWN_FILE = "ViT-L-14/my-clip.pt-0123456789ab"
 @pytest.mark.parametrize("name", ["ViT-L-14/openai", "ViT-L-14-quickgelu/openai", OWN_FILE])
 def test_galleries_are_searched_with_embeddings_by_openais_clip(geoclip, name):
     embeddings = clip_embeddings(3)
-    for encoder in (f"open_clip:{name}", name):  # names without a prefix are old
+    for encoder in {f"open_clip:{name}", canonical_encoder(name)} - {"open_clip:ViT-L-14/openai+gelu"}:
         torch.testing.assert_close(geoclip.queries(embeddings, encoder), geoclip.images(embeddings), rtol=0, atol=0)
 
 
@@ -90,12 +92,14 @@ def test_galleries_are_searched_with_simulated_embeddings(geoclip):
 
 
 OTHERS = ["thumbnail-16", "open_clip:ViT-B-32/openai", "open_clip:ViT-L-14/laion2b_s32b_b82k", "open_clip:ViT-L-14"]
-OTHERS += ["timm:ViT-L-14/openai", "unknown", ""]
+OTHERS += ["timm:ViT-L-14/openai", "open_clip:ViT-L-14/openai+gelu", "unknown", ""]
 
 
 @pytest.mark.parametrize("encoder", OTHERS)
 def test_galleries_are_searched_with_no_other_embeddings(geoclip, encoder):
-    with pytest.raises(InputError, match=f"by open_clip:ViT-L-14/openai, these are by '{encoder}': embed the pictures"):
+    with pytest.raises(
+        InputError, match=rf"by open_clip:ViT-L-14/openai, these are by '{re.escape(encoder)}': embed the pictures"
+    ):
         geoclip.queries(clip_embeddings(3), encoder)
 
 

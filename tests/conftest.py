@@ -8,8 +8,6 @@ from locdiff import memory, train
 from locdiff.data.geoclip import GeoClip
 from locdiff.evaluation import summaries
 
-COSTLY = ("run", "geoclip")  # fixtures that are made once: tests that share one run in one process
-
 hypothesis.settings.register_profile("locdiff", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("locdiff")
 
@@ -19,14 +17,6 @@ def pytest_configure(config):
     torch.backends.cuda.matmul.allow_tf32 = False
     if config.getoption("numprocesses"):
         os.environ["OMP_NUM_THREADS"] = "1"  # this one starts the others
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Send the tests of a file, and all tests that share a costly fixture, to one process."""
-    for item in items:
-        shared = [name for name in COSTLY if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -85,7 +85,7 @@ def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_
 @pytest.mark.parametrize(
     ("encoder", "taken"),
     [
-        ("ViT-L-14/openai", True),
+        ("open_clip:ViT-L-14/openai+gelu", False),
         ("open_clip:ViT-L-14/openai", True),
         ("ViT-L-14/laion2b_s32b_b82k", False),
         ("ViT-L-14-336/openai", False),

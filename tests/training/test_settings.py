@@ -65,7 +65,7 @@ def test_settings_of_an_older_run_are_read(tmp_path):
     record = {"model": model | {"zoom_cells": [7]}, "training": {"lr": 0.5}, "blue_marble": {"colour": 0.3}}
     (tmp_path / "training.json").write_text(json.dumps({"settings": record}))
     found = read_settings(tmp_path)
-    names = {"encoder": "open_clip:ViT-L-14/openai", "l_max": 9, "snr_shift": 4.0, "p_pure_noise": 0.5}
+    names = {"encoder": "open_clip:ViT-L-14/openai+gelu", "l_max": 9, "snr_shift": 4.0, "p_pure_noise": 0.5}
     names |= {"sampler": "dpm++", "levels": 2, "cells": (7,), "lr": 0.5, "color": 0.3}
     assert found == options.nest(type(found), names)
 

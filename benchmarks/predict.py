@@ -46,7 +46,8 @@ def main():
             times = seconds(contenders, arguments.device, rounds=3)
             each = {name: 1e3 * best / batch for name, best in times.items()}
             rows.append({
-                "levels": 1 + len(model.refinements), "pictures at a time": batch, "density, ms a picture": each["density"],
+                "levels": 1 + len(model.refinements), "pictures at a time": batch,
+                "density, ms a picture": each["density"],
                 "predict, ms a picture": each["predict"], "retrieval, ms a picture": each["retrieval"],
                 "predict / retrieval": each["predict"] / each["retrieval"],
             })  # fmt: skip

@@ -86,13 +86,13 @@ def _score_hybrid(model, embeddings, found, queries, truth, seed, extent, progre
 
 
 def _write(run, extent, record):
-    """Print the table, and write metrics.json and metrics.md, under names with the suffix; their paths."""
+    """Write metrics.json and metrics.md, under names with the suffix, and print the table; their paths."""
     text = _as_text(record, extent.columns)
-    print(text)
     paths = [run / f"metrics{extent.suffix}.{ending}" for ending in ("json", "md")]
     write_json(paths[0], record)
     with atomic_path(paths[1]) as path:
         path.write_text(text)
+    print(text)  # last: what it is piped to may have ended
     return paths
 
 

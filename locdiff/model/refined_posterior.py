@@ -167,7 +167,7 @@ class RefinedPosterior(LocationPosterior):
     def sample(self, count, seed=0, first=0):
         """See `LocationPosterior.sample`. A sample of the base samples a cell at each level; it is replaced by a sample
         of the cell's density if the picture is refined in that cell, and otherwise stays where it is."""
-        places = self.base.sample(count, seed, first).clone()  # the base remembers its own
+        places = self.base.sample(count, seed, first)
         random, moves = PictureNoise(seed, first, len(self), count, stream=(1,)), torch.ones(places.shape[:2]).bool()
         for component in self.components:
             level, uniform = component.level, random.uniform(4)  # for the cell, the pixel, and where in the pixel

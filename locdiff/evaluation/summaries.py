@@ -48,10 +48,11 @@ def predict_all(
         places = truth[start : start + size]
         posterior = model.posterior(embeddings[start : start + size])
         mean = posterior.sample_coeffs(samples, seed, start).mean(dim=1)
+        mean_mode, _ = decoder.exact_mode(mean)
         parts.append({
             "samples": posterior.sample(samples, seed, start),
-            "mean": decoder.exact_mode(mean)[0],
-            "mean, each": best_within_each(mean),
+            "mean": mean_mode,
+            "mean, each": decoder.best_within_each(mean, THRESHOLDS_KM, mode=mean_mode)[0],
             "mode": posterior.modes()[0][:, 0],
             "each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1),
             "mass": posterior.mass_within(places),
@@ -84,12 +85,6 @@ def score_model(
         "LocDiffusion, one-pass density, most probable mode": score(found["mode"], truth),
         "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
-
-
-def best_within_each(coeffs: Tensor) -> Tensor:
-    """Return the most probable location within each threshold, (n, D) -> (n, thresholds, 2)."""
-    mode, _ = decoder.exact_mode(coeffs)
-    return torch.stack([decoder.best_within(coeffs, k, None, mode)[0] for k in THRESHOLDS_KM], dim=1)
 
 
 def density_scores(found: dict[str, Tensor], truth: Tensor) -> dict[str, float]:

@@ -11,41 +11,45 @@ python -m locdiff.evaluate ... --thresholds 5 10 50 --mean      with more column
 What differs from the report that training wrote goes into files of their own, such as metrics-hybrid.json.
 """
 
-import math
 from pathlib import Path
 
 from locdiff import memory, options
 from locdiff.data.embeddings import read_embeddings
+from locdiff.devices import pick_device
 from locdiff.evaluation import metrics
 from locdiff.evaluation.predictions import score_files
 from locdiff.evaluation.report import Extent, report
 from locdiff.model.locdiffusion import LocDiffusion
-from locdiff.training.distributed import pick_device
 from locdiff.training.settings import load_data, override, read_settings
+
+FARTHEST_KM = 20_016
 
 
 def make_parser():
     """Return the parser of the command line."""
     parser = options.Parser(prog="python -m locdiff.evaluate", description=__doc__)
-    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="folder of a training run")
-    parser.add_argument("--data", help="embeddings folder to score on (default: what the run held out)")
-    parser.add_argument("--samples", type=int, help="samples a picture (default: the run's)")
+    parser.add_argument("run", nargs="?", type=options.path, metavar="RUN", help="folder of a training run")
+    parser.add_argument(
+        "--data", type=options.text, help="embeddings folder to score on (default: what the run held out)"
+    )
+    parser.add_argument("--samples", type=options.whole(1), help="samples a picture (default: the run's)")
     parser.add_argument(
         "--memory", type=int, default=memory.DEFAULT_MB, help=f"{memory.HELP} (default {memory.DEFAULT_MB})"
     )
-    parser.add_argument("--seed", type=int, help="seed of the samples (default: the run's)")
+    parser.add_argument("--seed", type=options.whole(0), help="seed of the samples (default: the run's)")
     parser.add_argument("--hybrid", action="store_true", help="also score the model combined with retrieval")
     parser.add_argument(
         "--gallery",
+        type=options.text,
         help="places that --hybrid retrieves from by GeoCLIP: mp16 (its own 100,000), grid:N (HEALPix, about N), "
         "latlon:N, or a csv file with id, lat, lon; default: the training pictures, by their embeddings",
     )
     parser.add_argument("--density", action="store_true", help="also measure the densities as PLONK does")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--device", type=options.text, help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="predicted places: what predict writes, or a table"
+        "--predictions", type=options.path, metavar="FILE", help="predicted places: what predict writes, or a table"
     )
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="table of true places: id, lat, lon")
+    parser.add_argument("--truth", type=options.path, metavar="FILE", help="table of true places: id, lat, lon")
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=[], metavar="KM", help="also the per cent within so many km"
     )
@@ -60,8 +64,8 @@ def main(argv=None):
     """Run the command line."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    if not all(0 < k < math.inf for k in arguments.thresholds):
-        parser.error("--thresholds are distances in km, above 0")
+    if not all(0 < k <= FARTHEST_KM for k in arguments.thresholds):
+        parser.error(f"--thresholds are distances in km, above 0, on Earth at most {FARTHEST_KM:,}")
     thresholds = tuple(int(k) if k.is_integer() else k for k in arguments.thresholds)
     columns = metrics.Columns(thresholds, arguments.mean, arguments.areas)
     if arguments.predictions or arguments.truth:

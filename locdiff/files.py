@@ -8,10 +8,13 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -25,28 +28,113 @@ REPORTED = ("numpy", "scipy", "healpy")
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path to write to; at the end the result is moved to `path`.
+    """Yield a temporary path to write to; at the end the result is moved to `path`, or to what a link there names.
 
-    A full disk, an error or a kill leaves the old file as it was. Raises InputError if the file cannot be written.
+    A full disk, an error or a kill leaves the old file as it was. The new one has its mode, or else the usual one.
+    Devices and pipes are written to, not replaced. Raises InputError if the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    target = replaced_file(path)
+    temporary = target and target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # of the disk, or of it as safetensors tells it
-        raise InputError(f"cannot write {path}: {error}; see that the folder exists and has room") from error
+        with _writing(path):
+            if temporary is None:
+                yield Path(path)
+                return
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(stat.S_IMODE(mode))  # safetensors makes a file that only its owner can read
+            _replace(target, temporary)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if temporary:
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def growing_file(path: Path | str) -> Iterator[BinaryIO]:
+    """Yield a file to write bytes to, at once, whose beginning is of use even if the rest never comes.
+
+    A new file is at `path` from the start. An old one is replaced at the end of the block; if an error ends it, the
+    old file stays, and what was written lies beside it as NAME.part.ENDING, which is said. Raises InputError if the
+    file cannot be made or replaced.
+    """
+    target = replaced_file(path)
+    old = target is not None and target.exists()
+    beside = target.with_name(f"{target.stem}.part{target.suffix}") if old else Path(path)
+    with _writing(path):
+        file = open(beside, "wb", buffering=0)
+    with file:
+        try:
+            yield file
+        except BaseException:
+            if old:
+                print(f"{path} stays as it was; {beside} holds what there was to write", file=sys.stderr)
+            raise
+    if old:
+        with _writing(path):
+            _replace(target, beside)
+
+
+def _replace(target, new):
+    """Put the file `new`, once it is on the disk, in the place of `target`; the mode of an old one stays."""
+    if target.exists():
+        shutil.copymode(target, new)
+    with open(new, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(new, target)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Raise InputError for an error of the disk, or of it as safetensors tells it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {path}: {error}; see that the folder exists and has room") from error
+
+
+def replaced_file(path: Path | str) -> Path | None:
+    """Return the regular file that writing to `path` makes or replaces, links followed; None for a device or a pipe.
+
+    Raises InputError if nothing can be written there: `path` is a folder, or its folder does not exist.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another file") from None
+    target = Path(os.path.realpath(path))
+    if stat.S_ISDIR(mode):
+        raise InputError(f"cannot write {path}: it is a folder; give a file in it")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {path}: {target.parent} is no folder; see that the folder exists")
+    return target if stat.S_ISREG(mode) else None
+
+
+def check_ending(path: Path | str, endings: tuple[str, ...]) -> None:
+    """Raise InputError unless the file's name has one of these endings, in any case."""
+    if Path(path).suffix.lower() not in endings:
+        raise InputError(f"cannot write {path}: the file's ending must be one of {', '.join(endings)}")
 
 
 def write_json(path: Path | str, record: object) -> None:
     """Write a record as indented JSON, whole or not at all. Raises InputError if the file cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Return what a JSON file holds. Raises FileNotFoundError if there is none, and InputError if it cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no JSON: it is not text") from None
+    except (OSError, ValueError, RecursionError) as error:  # which deeply nested lists make
+        raise InputError(f"cannot read {path} as JSON: {error}") from None
 
 
 def cache_folder() -> Path:

@@ -2,17 +2,18 @@
 
 from locdiff.errors import InputError
 
-DEFAULT_MB = 512
+DEFAULT_MB, MOST_MB = 512, 2**30
 HELP = "megabytes for the arrays of a batch; less memory takes more time"
 
 _megabytes = DEFAULT_MB
 
 
 def set_budget(megabytes: int) -> None:
-    """Set the budget of this process, in MB. Raises InputError unless it is at least 1."""
+    """Set the budget of this process, in MB. Raises InputError unless it is 1 to MOST_MB."""
     global _megabytes
-    if megabytes < 1:
-        raise InputError(f"the memory budget must be at least 1 MB, got {megabytes}: change --memory")
+    if not 1 <= megabytes <= MOST_MB:
+        limit = "at least 1 MB" if megabytes < 1 else f"at most {MOST_MB:,} MB"
+        raise InputError(f"the memory budget must be {limit}, got {megabytes}: change --memory")
     _megabytes = megabytes
 
 

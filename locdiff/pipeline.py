@@ -2,18 +2,20 @@
 
 >>> pipeline = Pipeline.load("runs/quickstart")                              # doctest: +SKIP
 >>> pipeline.predict(["view.png"], top_k=5)[0].places                        # doctest: +SKIP
+>>> Pipeline.load("runs/names").predict(["San José"])[0].places              # doctest: +SKIP
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from locdiff.data.encoders import Encoder, encoder_of
+from locdiff.data.encoders import Encoder, TextEncoder, encoder_of, is_text_encoder
 from locdiff.data.encoding import embed_pictures
 from locdiff.errors import InputError
 from locdiff.model.locdiffusion import LocDiffusion
@@ -23,7 +25,7 @@ from locdiff.sphere.coordinates import geographic_center
 
 @dataclass(frozen=True)
 class Prediction:
-    """Where one picture was taken, most probable locations first; degrees, km and km^2."""
+    """Where one picture was taken, or the place of one text, most probable locations first; degrees, km and km^2."""
 
     places: list[list[float]]  # [lat, lon] of each of the most probable modes of the density
     probabilities: list[float]  # that the picture was taken in the basin of the mode
@@ -102,21 +104,39 @@ class Pipeline:
         return cls(LocDiffusion.load(name, device, local_files_only), weights)
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder | TextEncoder:
         """The model's encoder. Raises InputError if the program does not know it, or if its weights cannot be had."""
         return encoder_of(self.model.config, self.weights, self.model.device)
 
+    @property
+    def encode_text(self) -> Callable[[list[str]], Tensor]:
+        """The encoder's function of words. Raises InputError if it sees pictures only."""
+        found = getattr(self.encoder, "encode_text", None)
+        if found is None:
+            name = self.model.config.encoder
+            raise InputError(
+                f"words need a model trained on CLIP embeddings or on texts; this one was trained on '{name}'"
+            )
+        return found
+
     def embed(self, pictures: Sequence[Path | str]) -> Tensor:
-        """Return the embeddings of picture files, (n, embed_dim). Raises InputError for a file that is no picture."""
+        """Return the embeddings of picture files, or of words where the model is one of words, (n, embed_dim).
+
+        Raises InputError for a file that is no picture.
+        """
+        if is_text_encoder(self.model.config.encoder):
+            return self.embed_text(list(pictures))
         return embed_pictures(pictures, self.encoder).view(-1, self.model.config.embed_dim)
 
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Return the embeddings of words, (n, embed_dim). Raises InputError if the encoder sees pictures only."""
-        encode_text = getattr(self.encoder, "encode_text", None)
-        if encode_text is None:
-            name = self.model.config.encoder
-            raise InputError(f"words need a model trained on CLIP embeddings; this one was trained on '{name}'")
-        return encode_text(texts)
+    def embed_text(self, texts: Sequence[Any]) -> Tensor:
+        """Return the embeddings of words, (n, embed_dim).
+
+        Raises InputError if the encoder sees pictures only, or for what is no text or an empty one.
+        """
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{text!r} is no text to locate; give words as a str")
+        return self.encode_text(list(texts)).view(-1, self.model.config.embed_dim)
 
     def predict(
         self,
@@ -126,6 +146,8 @@ class Pipeline:
         seed: int = 0,
     ) -> list[Prediction]:
         """Return the Prediction of each picture: of picture files, or of embeddings (n, embed_dim).
+
+        Where the model is one of words, such as of place names, `pictures` are texts.
 
         See `summarize` for the options. Raises InputError for pictures or embeddings that cannot be used.
         """

@@ -20,8 +20,10 @@ from pathlib import Path
 from locdiff import options
 from locdiff.evaluation.report import report
 from locdiff.training.distributed import process_group, rank_and_world_size
+from locdiff.training.loop import fit
 from locdiff.training.settings import PRESETS, Settings, infer_data_fields, load_data, read_settings, resolve, start
-from locdiff.training.trainer import Trainer, fit
+from locdiff.training.trainer import Trainer
+from locdiff.training.validation import split_validation
 
 
 def parse(argv):
@@ -33,9 +35,10 @@ def parse(argv):
         default="quickstart",
         help="named settings (default quickstart, whose values the help shows)",
     )
-    parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET; a number is added if it exists)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, as it was set up")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    path, text = options.path, options.text
+    parser.add_argument("--out", type=path, help="run folder (default runs/PRESET; a number is added if it exists)")
+    parser.add_argument("--resume", type=path, metavar="RUN", help="continue the run in this folder, as it was set up")
+    parser.add_argument("--device", type=text, help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
     for name, kind in options.groups(Settings).items():
         options.add_options(parser, name.replace("_", " "), kind)
@@ -58,8 +61,9 @@ def main(argv=None):
     with process_group(arguments.device) as device:
         first = rank_and_world_size()[0] == 0
         train, test = load_data(settings, progress=first)
-        settings = infer_data_fields(settings, train)
-        trainer = Trainer(settings, train, device)
+        known, kept = split_validation(train, settings.training.validation, settings.training.seed)
+        settings = infer_data_fields(settings, known)
+        trainer = Trainer(settings, known, device, validation=kept)
         try:
             if run:
                 trainer.restore(run)
@@ -67,7 +71,9 @@ def main(argv=None):
                 run = start(settings, arguments.out or Path("runs") / arguments.preset)
             if first:
                 shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
-                print(f"{run}: {len(train):,} pictures, {trainer.steps:,} steps, on {device}{shared}", file=sys.stderr)
+                apart = f", {len(kept):,} kept apart" if kept else ""
+                plan = f"{len(known):,} pictures{apart}, {trainer.steps:,} steps, on {device}{shared}"
+                print(f"{run}: {plan}; whitening with a floor of {settings.model.network.whiten:g}", file=sys.stderr)
             fit(trainer, run)
         finally:
             trainer.leave()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -32,7 +33,12 @@ class Outer:
     flag: bool = True
 
 
-KINDS = {"depth": st.integers(), "rate": st.floats(allow_nan=False), "name": st.text(), "flag": st.booleans()}
+KINDS = {
+    "depth": st.integers(-(2**63) + 1, 2**63 - 1),
+    "rate": st.floats(allow_nan=False, allow_infinity=False),
+    "name": st.text(),
+    "flag": st.booleans(),
+}
 
 
 @given(st.fixed_dictionaries({}, optional=KINDS))
@@ -82,3 +88,57 @@ def test_unknown_names_are_refused():
         override(resolve("smoke"), colour=1)
     with pytest.raises(InputError, match="colour"):
         resolve("smoke", colour=1)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    count: int = 1
+    rate: float = 0.5
+    flag: bool = True
+    name: str = "a"
+    widths: tuple[float, ...] = (1.0,)
+    most: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"count": 7.5}, "count must be a whole number, got 7.5"), ({"count": True}, "count must be a whole number"),
+        ({"count": "7"}, "count must be a whole number, got '7'"), ({"count": None}, "count must be a whole number"),
+        ({"count": 2**63}, "count must be a whole number of at most 64 bits"), ({"rate": "1"}, "rate must be a finite"),
+        ({"rate": math.inf}, "rate must be a finite number, got inf"), ({"rate": math.nan}, "rate must be a finite"),
+        ({"rate": 10**400}, "rate must be a finite number"), ({"flag": 1}, "flag must be true or false, got 1"),
+        ({"name": ["a"]}, "name must be text, got"), ({"widths": 5}, "widths must be a list, got 5"),
+        ({"widths": [1.0, "a"]}, "each of widths must be a finite number, got 'a'"),
+        ({"widths": "ab"}, "widths must be a list, got 'ab'"),
+        ({"most": 1.5}, "most must be a whole number, got 1.5"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_another_kind_are_refused_by_name(wrong, message):
+    for make in (options.nest, options.from_record):
+        with pytest.raises(InputError, match=message):
+            make(Mixed, wrong)
+
+
+def test_values_of_their_kind_are_taken():
+    right = {"count": -3, "rate": 2, "flag": False, "name": "", "widths": [1, 2.5], "most": None}
+    assert options.from_record(Mixed, right) == options.nest(Mixed, right) == Mixed(**right)
+    assert options.nest(Mixed, {"most": 3}).most == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (options.whole(1), "0", "must be at least 1, got 0"), (options.whole(0), "-1", "must be at least 0, got -1"),
+        (options.whole(1, 9), "10", "must be at most 9, got 10"), (options.whole(0), str(2**63), "must be at most"),
+        (options.whole(1), "7.5", "invalid int value: '7.5'"), (options.text, "", "it is empty"),
+        (options.path, "", "it is empty"),
+    ],
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused(kind, given, message, capsys):
+    parser = options.Parser()
+    parser.add_argument("--it", type=kind)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--it={given}"])
+    assert f"argument --it: {message}" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import csv
 import json
 import math
 import mmap
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from locdiff.data.places import read_places
 from locdiff.errors import InputError
-from locdiff.files import canonical_encoder
+from locdiff.files import canonical_encoder, read_json
 
 ROWS = 2000  # read at a time
 ABOUT = ("activation", "preprocessing", "image_size")  # of an encoder, besides its name: what changes embeddings
@@ -34,6 +35,7 @@ class Embeddings:
     encoder: str
     authors: list | None = None
     about: dict = field(default_factory=dict)  # what else meta.json says of the encoder
+    texts: list | None = None  # the words that were embedded, if no pictures were
 
     def __len__(self):
         return len(self.rows)
@@ -41,15 +43,17 @@ class Embeddings:
     def subset(self, chosen):
         """Return the pictures at the positions `chosen`; nothing is read from the embeddings."""
         ids = [self.ids[i] for i in chosen]
-        authors = self.authors and [self.authors[i] for i in chosen]
-        return replace(self, rows=self.rows[chosen], lat_lon=self.lat_lon[chosen], ids=ids, authors=authors)
+        authors, texts = (part and [part[i] for i in chosen] for part in (self.authors, self.texts))
+        rows, lat_lon = self.rows[chosen], self.lat_lon[chosen]
+        return replace(self, rows=rows, lat_lon=lat_lon, ids=ids, authors=authors, texts=texts)
 
     def batch(self, chosen):
         """Return embeddings (m, d) float32 and places (m, 2) float64 at the positions `chosen`, as tensors."""
         embeddings = _read_rows(self.embeddings, self.rows[chosen])
         if not np.isfinite(embeddings).all():
             bad = self.rows[chosen][~np.isfinite(embeddings).all(axis=1)][0]
-            raise InputError(f"embeddings.npy, row {bad}: the embedding holds NaN or infinity; embed the picture again")
+            path = getattr(self.embeddings, "filename", None) or "embeddings.npy"  # that of a memory map
+            raise InputError(f"{path}, row {bad}: the embedding holds NaN or infinity; embed the picture again")
         return torch.from_numpy(embeddings), torch.from_numpy(self.lat_lon[chosen])
 
     def tensors(self, device):
@@ -87,7 +91,8 @@ def read_embeddings(folder, with_places=True):
     n, (encoder, about) = len(places.ids), _read_meta(folder / "meta.json")
     if n != len(embeddings):
         raise InputError(f"{folder}: {len(embeddings)} embeddings but {n} lines in locations.csv")
-    data = Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, places.authors, about)
+    more = (places.authors, about, places.texts)
+    data = Embeddings(embeddings, np.arange(n), places.lat_lon, places.ids, encoder, *more)
     known = np.flatnonzero(np.isfinite(places.lat_lon).all(axis=1))
     if not with_places or len(known) == n:
         return data
@@ -123,14 +128,17 @@ def _open_array(path):
 def _read_meta(path):
     """The encoder's name, and what else meta.json says of it."""
     try:
-        meta = json.loads(path.read_text()) if path.exists() else {"encoder": "unknown"}
+        meta = read_json(path) if path.exists() else {"encoder": "unknown"}
         return canonical_encoder(meta["encoder"]), {key: meta[key] for key in (*ABOUT, "precision") if key in meta}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path}: need {{"encoder": NAME}} ({error!r})') from None
 
 
 def check_same_encoder(one: Embeddings, other: Embeddings, what: str) -> None:
-    """Raise InputError if two sets of embeddings are not by the same encoder; `what` names the two."""
+    """Raise InputError if two sets of embeddings differ in width or encoder; `what` names the two."""
+    width, own = one.embeddings.shape[1], other.embeddings.shape[1]
+    if width != own:
+        raise InputError(f"{what}: the embeddings have {width} and {own} numbers each: embed all by one encoder")
     for key in ("encoder", *ABOUT):
         a, b = (part.encoder if key == "encoder" else part.about.get(key) for part in (one, other))
         if a != b and a is not None and b is not None:
@@ -146,12 +154,20 @@ def train_and_test(folder, holdout, seed=0, split="random"):
     there are as many.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"{folder} is no folder; --data takes one with embeddings.npy and locations.csv")
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
+    if all(os.path.isdir(folder / name) for name in ("train", "test")):
         train, test = read_embeddings(folder / "train"), read_embeddings(folder / "test")
         check_same_encoder(train, test, f"{folder / 'train'} and {folder / 'test'}")
-        return train, test
+    else:
+        train, test = _hold_out(folder, holdout, seed, split)
+    for start in range(0, len(test), ROWS):  # which training does not read, but what comes after it
+        test.batch(range(start, min(start + ROWS, len(test))))
+    return train, test
+
+
+def _hold_out(folder, holdout, seed, split):
+    """The two parts of a folder that has only one."""
     everything = read_embeddings(folder)
     holdout = holdout or min(2000, max(1, len(everything) // 10))
     if not 0 < holdout < len(everything):

@@ -1,10 +1,13 @@
-"""Encoders turn pictures into embeddings. An encoder is chosen by its name, `KIND` or `KIND:DETAILS`.
+"""Encoders turn pictures or words into embeddings. An encoder is chosen by its name, `KIND` or `KIND:DETAILS`.
 
 thumbnail-16               the embedded data's: 16 x 16 pixels
 open_clip:MODEL/TAG        a frozen model of open_clip with pretrained weights, e.g. open_clip:ViT-L-14/openai
 timm:MODEL.TAG             a frozen model of timm, e.g. timm:vit_small_patch14_dinov2.lvd142m
+text:MODEL                 words: a frozen model of sentence-transformers, e.g. text:all-MiniLM-L6-v2
+ngrams:DIM                 words: hashed character n-grams, e.g. ngrams:2048; no model
 
-To add one, write a class with what `Encoder` names, made by make(details, weights, device), and enter it in ENCODERS.
+To add one, write a class with what `Encoder` or `TextEncoder` names, made by make(details, weights, device), and enter
+it in ENCODERS.
 """
 
 import hashlib
@@ -19,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from locdiff.data.blue_marble import THUMBNAIL_ENCODER, THUMBNAIL_SIDE, thumbnail_embeddings
+from locdiff.data.text_encoders import NgramEncoder, SentenceEncoder, TextEncoder
 from locdiff.errors import InputError
 from locdiff.files import canonical_encoder
 
@@ -184,14 +188,22 @@ class TimmEncoder:
         return self.model(batch.to(self.device, non_blocking=True)).float().cpu()
 
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {
+ENCODERS: dict[str, Callable[..., Encoder | TextEncoder]] = {
     THUMBNAIL_ENCODER: ThumbnailEncoder,
     "open_clip": OpenClipEncoder,
     "timm": TimmEncoder,
+    "text": SentenceEncoder,
+    "ngrams": NgramEncoder,
 }
 
 
-def make_encoder(name: str, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder:
+def is_text_encoder(name: str) -> bool:
+    """Return whether the encoder of that name is of words alone."""
+    make = ENCODERS.get(canonical_encoder(name).partition(":")[0])
+    return hasattr(make, "encode_text") and not hasattr(make, "encode")
+
+
+def make_encoder(name: str, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder | TextEncoder:
     """Return the encoder of that name; `weights` is the file of its weights, if they come from one.
 
     Raises InputError if there is none, or if the weights cannot be had.
@@ -205,7 +217,7 @@ def make_encoder(name: str, weights: str | None = None, device: str | torch.devi
     return ENCODERS[kind](details, weights, device)
 
 
-def encoder_of(config, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder:
+def encoder_of(config, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder | TextEncoder:
     """Return the encoder that a model's embeddings are by, for the model's configuration; see `make_encoder`.
 
     Raises InputError if other weights than the model's were given.

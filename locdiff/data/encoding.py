@@ -1,13 +1,7 @@
-"""Pictures to embeddings: in batches, read by several processes, and into a folder that a killed run continues."""
+"""Pictures and words to embeddings: in batches, and into a folder that a killed run continues."""
 
-import contextlib
-import csv
-import errno
-import hashlib
-import io
 import os
 import warnings
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from locdiff.data.decoding import MAX_PIXELS, read_picture_and_place
+from locdiff.data.embedding_progress import FAILED, TODO, Progress, progress_key
 from locdiff.data.pictures import Picture, read_source
+from locdiff.data.places import read_texts
 from locdiff.data.tally import Tally
 from locdiff.errors import InputError
-from locdiff.files import write_json
 
-TODO, DONE, FAILED = 0, 1, 2  # states of a picture in progress.npy
-COPY = 65_536  # rows copied at a time
+EMPTY = "the text is empty"
+TEXTS = 1024  # embedded at a time
 
 
 def encode_pictures(pictures, encoder, batch=64, workers=None, indices=None, max_pixels=MAX_PIXELS):
@@ -105,7 +100,8 @@ def embed(
     """
     out, tally = Path(out), Tally() if tally is None else tally
     pictures, found = read_source(source, places, tally, columns)
-    state = _Progress(out, _key(found.ids, encoder.name, max_pixels), len(pictures), rank == 0)
+    key = progress_key(found.ids, encoder.name, max_pixels)
+    state = Progress(out, key, len(pictures), rank == 0, located=tally.table is None)
     barrier()
     state.open()
     todo = np.flatnonzero(np.array(state.progress) == TODO)
@@ -121,165 +117,32 @@ def embed(
     return state.finish(found, encoder, tally) if rank == 0 else None
 
 
-def _key(ids, encoder, max_pixels=MAX_PIXELS):
-    digest = hashlib.sha256(encoder.encode())
-    if max_pixels != MAX_PIXELS:
-        digest.update(str(max_pixels).encode())
-    for name in ids:
-        digest.update(b"\0" + name.encode())
-    return digest.hexdigest()
+def embed_texts(source, out, encoder, rank=0, world=1, barrier=lambda: None, tally=None):
+    """Embed the texts of the table `source` into the embeddings folder `out`; return what its meta.json holds.
 
-
-class _Progress:
-    """The unfinished embeddings in OUT/unfinished: rows are on disk before they are marked as done."""
-
-    def __init__(self, out, key, n, make):
-        self.out, self.folder, self.n = out, out / "unfinished", n
-        if (out / "embeddings.npy").exists():
-            raise InputError(f"{out} is finished: remove it, or give another folder")
-        settings = self.folder / "key.txt"
-        if make:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if not settings.exists():
-                    np.save(self.folder / "progress.npy", np.zeros(n, np.uint8))
-                    (self.folder / "failures.csv").write_text("")
-                    settings.write_text(key)
-            except OSError as error:
-                raise InputError(f"cannot write into {out}: {error}") from None
-            if settings.read_text() != key:
-                raise InputError(
-                    f"{self.folder} was begun with other pictures or another encoder: remove it to start anew"
-                )
-
-    def open(self):
-        self.progress = np.load(self.folder / "progress.npy", mmap_mode="r+")
-
-    def write(self, index, embeddings):
-        if not len(index):
-            return
-        path = self.folder / "embeddings.npy"
-        try:
-            if not path.exists():  # several processes may make it, all alike
-                temporary = path.with_name(f"{os.getpid()}.npy")
-                np.lib.format.open_memmap(temporary, "w+", np.float16, (self.n, embeddings.shape[1])).flush()
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
-                temporary.unlink()
-            rows = embeddings.numpy().astype(np.float16)
-            start = path.stat().st_size - self.n * rows[0].nbytes  # the length of the header
-            with open(path, "r+b") as file:  # written, not mapped: a full disk is an error, not a bus error
-                for row, values in zip(index, rows, strict=True):
-                    file.seek(start + int(row) * values.nbytes)
-                    file.write(values.tobytes())
-        except OSError as error:
-            raise InputError(
-                f"cannot write {path}: {error}; make room there and start the same command again"
-            ) from None
-        self.progress[index] = DONE
-
-    def locate(self, index, places):
-        """Note (lat, lon, reason) of the pictures at `index`, before they are marked as done."""
-        self._append("places.csv", [(i, *place) for i, place in zip(index, places, strict=True)])
-
-    def fail(self, failures):
-        if failures:
-            self._append("failures.csv", failures)
-            self.progress[[i for i, _ in failures]] = FAILED
-
-    def _append(self, name, rows):
-        """Append lines by one system call, so that those of several processes do not mix; a torn one stands alone."""
-        text = io.StringIO("\n", newline="")
-        text.seek(0, io.SEEK_END)
-        csv.writer(text).writerows(rows)
-        data = text.getvalue().encode()
-        try:
-            with open(self.folder / name, "ab", buffering=0) as file:
-                if file.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.folder / name}: {error}; make room there and start the same command again"
-            ) from None
-
-    def finish(self, found, encoder, tally):
-        """Write the finished folder: the rows that succeeded, embeddings.npy last."""
-        done = np.flatnonzero(np.array(self.progress) == DONE)
-        self._take_places(found)
-        with open(self.folder / "failures.csv", newline="") as file:
-            rows = (row for row in csv.reader(file) if len(row) == 2)
-            reasons = {int(i): reason for i, reason in rows if self.progress[int(i)] == FAILED}
-        if not len(done):
-            first = next(iter(reasons.items()), None)
-            raise InputError(
-                f"none of the {self.n} pictures could be read; the first: {found.ids[first[0]]}: {first[1]}"
-            )
-        tally.used = len(done)
-        for i in sorted(reasons):
-            tally.failed.add(f"{found.ids[i]} ({reasons[i]})")
-        for i in done[np.isnan(found.lat_lon[done]).any(axis=1)]:
-            why = found.reasons.get(int(i))
-            tally.without_place.add(f"{found.ids[i]} ({why})" if why else found.ids[i])
-        try:
-            return self._move(done, reasons, found, encoder)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.out}: {error}; make room there and start the same command again"
-            ) from None
-
-    def _take_places(self, found):
-        """Fill in the places that the pictures themselves gave, where there is no other."""
-        if not (self.folder / "places.csv").exists():
-            return
-        unknown = np.isnan(found.lat_lon).any(axis=1)
-        with open(self.folder / "places.csv", newline="") as file:
-            for i, lat, lon, reason in (row for row in csv.reader(file) if len(row) == 4):
-                if unknown[int(i)]:
-                    found.lat_lon[int(i)] = float(lat), float(lon)
-                    if reason:
-                        found.reasons.setdefault(int(i), reason)
-
-    def _move(self, done, reasons, found, encoder):
-        """Write the files of the finished folder and remove the unfinished one; what meta.json holds."""
-        rows = np.load(self.folder / "embeddings.npy", mmap_mode="r")
-        finished = np.lib.format.open_memmap(self.folder / "finished.npy", "w+", np.float16, (len(done), rows.shape[1]))
-        for start in range(0, len(done), COPY):
-            finished[start : start + COPY] = rows[done[start : start + COPY]]
-        finished.flush()
-        _write_csv(
-            self.out / "locations.csv",
-            ["id", "lat", "lon", "author"],
-            (
-                [found.ids[i], *("" if np.isnan(x) else f"{x:.6f}" for x in found.lat_lon[i]), found.authors[i]]
-                for i in done
-            ),
-        )
-        if reasons:
-            _write_csv(
-                self.out / "failures.csv", ["id", "reason"], ([found.ids[i], reasons[i]] for i in sorted(reasons))
-            )
-        unplaced = [i for i in done if np.isnan(found.lat_lon[i]).any()]
-        if unplaced and found.reasons:
-            _write_csv(
-                self.out / "without_place.csv", ["id", "reason"],
-                ([found.ids[i], found.reasons.get(int(i), "")] for i in unplaced),
-            )  # fmt: skip
-        packages = ("open_clip_torch", "torch", "numpy")
-        meta = {
-            "encoder": encoder.name, **encoder.about, "pictures": len(done),
-            "failed": len(reasons), "without_place": len(unplaced), "width": rows.shape[1],
-            "versions": {name: metadata.version(name) for name in packages},
-        }  # fmt: skip
-        write_json(self.out / "meta.json", meta)
-        os.replace(self.folder / "finished.npy", self.out / "embeddings.npy")
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
-        return meta
-
-
-def _write_csv(path, header, rows):
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+    A text that is there several times is embedded once. For the processes and `tally` see `embed`. Texts without an id
+    are numbered.
+    """
+    tally = Tally() if tally is None else tally
+    found, tally.noun = read_texts(source), "texts"
+    tally.found, tally.table = len(found.ids), str(source)
+    if not any(found.ids):
+        found.ids = [str(i) for i in range(1, tally.found + 1)]
+    state = Progress(Path(out), progress_key([*found.ids, *found.texts], encoder.name), tally.found, rank == 0)
+    barrier()
+    state.open()
+    states, rows = np.array(state.progress), {}
+    for i, text in enumerate(found.texts):
+        rows.setdefault(text, []).append(i)
+    empty = [i for i in rows.pop("", []) if states[i] != FAILED]
+    if rank == 0:
+        state.fail([(i, EMPTY) for i in empty])
+    todo = [text for text, at in list(rows.items())[rank::world] if (states[at] == TODO).any()]
+    with tqdm(total=sum(len(rows[text]) for text in todo), desc="embedding", unit="text", disable=rank > 0) as bar:
+        for start in range(0, len(todo), TEXTS):
+            texts = todo[start : start + TEXTS]
+            times, index = [len(rows[text]) for text in texts], np.concatenate([rows[text] for text in texts])
+            state.write(index, encoder.encode_text(texts).repeat_interleave(torch.tensor(times), dim=0))
+            bar.update(len(index))
+    barrier()
+    return state.finish(found, encoder, tally) if rank == 0 else None

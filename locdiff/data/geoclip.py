@@ -120,7 +120,7 @@ def embed_places(lat_lon, geoclip, progress=True):
     lat_lon, device = lat_lon.double().cpu(), next(geoclip.parameters()).device
     key = hashlib.sha256(metadata.version("geoclip").encode() + lat_lon.numpy().tobytes()).hexdigest()[:12]
     path = cache_folder() / f"gallery-{key}.npy"
-    if not path.exists():
+    if _cached(path, len(lat_lon)) is None:
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,4 +136,13 @@ def embed_places(lat_lon, geoclip, progress=True):
             with contextlib.suppress(OSError):
                 unfinished.unlink()
     rows = np.arange(len(lat_lon))
-    return Embeddings(np.load(path, mmap_mode="r"), rows, lat_lon.numpy(), rows, GEOCLIP)
+    return Embeddings(_cached(path, len(lat_lon)), rows, lat_lon.numpy(), rows, GEOCLIP)
+
+
+def _cached(path, count):
+    """The gallery of so many places that was kept in a file, None if it is missing or damaged."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == (count, 512) and array.dtype == np.float32 else None

@@ -3,16 +3,16 @@
 import json
 import math
 import os
-import unicodedata
 from collections import Counter
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from locdiff.data.archives import ARCHIVES, PICTURES, Contents, Picture, contents, ending, is_picture, walk
 from locdiff.data.decoding import read_picture
-from locdiff.data.places import COLUMNS, TABLES, Places, read_places, spreadsheet_hint
+from locdiff.data.matching import match_ids
+from locdiff.data.places import COLUMNS, TABLES, Places, read_places
+from locdiff.data.tables import spreadsheet_hint
 from locdiff.data.tally import Tally
 from locdiff.errors import InputError
 
@@ -58,8 +58,11 @@ def find_pictures(source, tally=None):
     has the same. What cannot be read is a Picture with a problem. `tally` receives what is found and ignored.
     """
     tally = Tally() if tally is None else tally
-    if not Path(source).exists():
-        raise InputError(f"{source} does not exist; give a folder of pictures, a zip or tar archive, or a picture")
+    try:
+        os.stat(source)
+    except OSError as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise InputError(f"{source} {why}; give a folder of pictures, a zip or tar archive, or a picture") from None
     parts = _contents_of_archive(str(source)) if os.path.isfile(source) else _contents_of_folder(str(source), tally)
     times = Counter(name for _, part in parts for name in part.pictures)
     found, notes = {}, {}
@@ -115,7 +118,10 @@ def _contents_of_folder(folder, tally):
 
 
 def _only_table(source):
-    tables = sorted(p for p in source.iterdir() if ending(p.name) in TABLES) if source.is_dir() else []
+    try:
+        tables = sorted(p for p in source.iterdir() if ending(p.name) in TABLES) if source.is_dir() else []
+    except OSError as error:
+        raise InputError(f"cannot read the folder {source}: {error.strerror}") from None
     if len(tables) > 1:
         raise InputError(f"{source} holds several tables ({', '.join(p.name for p in tables)}); say which by --places")
     return tables[0] if tables else None
@@ -142,18 +148,19 @@ def _place_in_json(note):
 
 def _match(places, found, source, tally):
     """The pictures of the places; unreadable ones that no id names are added to the places, and are unknown there."""
-    by_name, pictures, matched = _Names(found), [], set()
-    for name in places.ids:
-        full = by_name.find(name)
-        pictures.append(found[full] if full else Picture(None, None, by_name.why_not(name)))
-        matched.add(full)
-    if matched == {None}:
-        ids, names = places.ids[:SHOWN], list(found)[:SHOWN]
+    names, several = list(found), set()
+    match = match_ids(names, places.ids, several)
+    if all(i is None for i in match):
         raise InputError(
-            f"no id of {tally.table} names a picture in {source}; the ids begin with {_shown(ids)}, the pictures with "
-            f"{_shown(names)}{spreadsheet_hint(ids[0])}"
+            f"no id of {tally.table} names a picture in {source}; the ids begin with {_shown(places.ids[:SHOWN])}, the "
+            f"pictures with {_shown(names[:SHOWN])}{spreadsheet_hint(places.ids[0])}"
         )
-    unlisted = [name for name in found if name not in matched]
+    pictures = [
+        Picture(None, None, _why_not(name, several)) if i is None else found[names[i]]
+        for name, i in zip(places.ids, match, strict=True)
+    ]
+    matched = set(match)
+    unlisted = [name for i, name in enumerate(names) if i not in matched]
     broken = [name for name in unlisted if found[name].problem]
     for name in unlisted:
         if not found[name].problem:
@@ -169,45 +176,9 @@ def _shown(names):
     return ", ".join(f"'{name}'" + f" ({name!a})" * (not name.isascii()) for name in names)
 
 
-class _Names:
-    """Finds a picture by its name, exactly, or else, in Unicode's normal form C, by the whole
-    name, the name without the folders, and that without the ending, each if it names one picture only.
-    """
-
-    def __init__(self, found):
-        self.found = found
-
-    @cached_property
-    def _short(self):
-        short = {}
-        for shorten in (lambda n: n, _file, _stem):
-            level = {}
-            for name in self.found:
-                key = shorten(unicodedata.normalize("NFC", name))
-                level[key] = name if key not in level else ""  # "": several
-            short = level | short
-        return short
-
-    def find(self, name):
-        """Return the full name of the picture, or None."""
-        return name if name in self.found else self._look_up(name) or None
-
-    def why_not(self, name):
-        """Return why `find` found nothing, if there is more to say than that."""
-        if self._look_up(name) == "":
-            return "several pictures have this name: write it with its folder or archive"
-        hint = spreadsheet_hint(name)
-        return f"no picture of this name was found{hint}" if hint else ""
-
-    def _look_up(self, name):
-        name = unicodedata.normalize("NFC", name)
-        found = [self._short.get(n) for n in (name, name.replace("/", "_"), _file(name), _stem(name))]
-        return next((full for full in found if full), "" if "" in found else None)
-
-
-def _file(name):
-    return name.rsplit("/", 1)[-1]
-
-
-def _stem(name):
-    return os.path.splitext(_file(name))[0]
+def _why_not(name, several):
+    """Why no picture is found by this name, if there is more to say than that."""
+    if name in several:
+        return "several pictures have this name: write it with its folder or archive"
+    hint = spreadsheet_hint(name)
+    return f"no picture of this name was found{hint}" if hint else ""

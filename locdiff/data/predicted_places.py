@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from locdiff.data.places import COLUMNS, Places, _csv_rows, _refuse_duplicates
+from locdiff.data.places import COLUMNS, Places
+from locdiff.data.tables import cell_text, number, read_rows, refuse_duplicates
 from locdiff.errors import InputError
 
 IDS = tuple(dict.fromkeys((*COLUMNS["id"], "key", "p_key")))
@@ -21,25 +22,18 @@ def read_predictions(path) -> Places:
     `predicted_lat` or `LON_pred`, it is those, never the true places beside them. A place that is not finite or out of
     range is NaN. Raises InputError if the file cannot be read, has no such columns, or has an id twice.
     """
-    kinds = {".jsonl": _json_lines, ".geojson": _features, ".json": _features, ".parquet": _parquet_places}
+    kinds = {".jsonl": _json_lines, ".geojson": _features, ".json": _features}
     ids, rows = [], []
-    for name, lat, lon in kinds.get(Path(path).suffix.lower(), _csv_places)(path):
+    for name, lat, lon in kinds.get(Path(path).suffix.lower(), _rows)(path):
         ids.append(name)
-        rows.append((_number(lat), _number(lon)))
+        rows.append((number(lat), number(lon)))
     lat_lon = np.array(rows, dtype=np.float64).reshape(-1, 2)
     with np.errstate(invalid="ignore"):
         wrong = ~np.isfinite(lat_lon).all(axis=1) | (np.abs(lat_lon[:, 0]) > 90)
         wrong |= (lat_lon[:, 1] < -180) | (lat_lon[:, 1] > 360)
     lat_lon[wrong] = np.nan
-    _refuse_duplicates(ids, path)
+    refuse_duplicates(ids, path)
     return Places(ids, lat_lon, [""] * len(ids))
-
-
-def _number(text):
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return np.nan
 
 
 def find_columns(header, path):
@@ -67,37 +61,12 @@ def find_columns(header, path):
     return found | {"prediction": lowered.index("prediction") if "prediction" in lowered else None}
 
 
-def _csv_places(path):
-    return _first_places(([cell.strip() for cell in row] for _, row, *_ in _csv_rows(path)), path)
-
-
-def _parquet_places(path):
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"cannot read {path}: parquet needs pip install pyarrow; or give a csv file") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        read = file.read([names[i] for i in find_columns(names, path).values() if i is not None])
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    columns = ([("" if cell is None else str(cell)) for cell in column.to_pylist()] for column in read.columns)
-    return _first_places([read.column_names, *zip(*columns, strict=True)], path)
-
-
-def _first_places(rows, path):
-    """Yield (id, lat, lon) of the rows after the header; of those that name a kind of prediction, of the first."""
-    columns = None
-    for row in rows:
-        if columns is None:
-            columns = find_columns(row, path)
-        elif any(row):
-            cells = {key: row[i] if i is not None and i < len(row) else "" for key, i in columns.items()}
-            if cells["prediction"] in FIRST:
-                yield cells["id"], cells["lat"], cells["lon"]
-    if columns is None:
-        raise InputError(f"{path} is empty; it needs a header with id, lat, lon")
+def _rows(path):
+    """Yield (id, lat, lon) of the rows of a table; of those that name a kind of prediction, of the first."""
+    for _, cells, decimal in read_rows(path, find_columns):
+        name, kind, *place = (cell_text(cells[key]) for key in ("id", "prediction", "lat", "lon"))
+        if (name or any(place)) and kind in FIRST:
+            yield name, *(number(cell, decimal) for cell in place)
 
 
 def _json_lines(path):

@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from locdiff.data.region_polygons import multipolygon
 from locdiff.errors import InputError
+from locdiff.files import check_ending, growing_file
 
 FORMATS = (".csv", ".jsonl", ".geojson")
 LONG = ("id", "prediction", "lat", "lon", "probability", "radius_50_km", "radius_90_km")
@@ -93,12 +96,12 @@ def open_output(path, top_k: int = 1, long: bool = False):
     """Yield a function write(name, prediction) into a file, in the format of its ending, or into the terminal.
 
     Csv has one line a picture with `top_k` locations, or, if `long`, a line a prediction. Each picture is written as it
-    is predicted, and the file is whole whenever the block is left. Raises InputError for an unknown ending, or if the
-    file cannot be written.
+    is predicted, and the file is whole whenever the block is left; an old file is replaced at the end, see
+    `files.growing_file`. Raises InputError for an unknown ending, or if the file cannot be written.
     """
     ending = Path(path).suffix.lower() if path else ".csv"
-    if ending not in FORMATS:
-        raise InputError(f"cannot write {path}: the file's ending must be one of {', '.join(FORMATS)}")
+    if path:
+        check_ending(path, FORMATS)
     between = ""
     with _open_text(path) as put:
         if ending == ".csv":
@@ -145,20 +148,19 @@ def open_exiftool(path, min_probability: float):
 @contextlib.contextmanager
 def _open_text(path):
     """Yield put(text) into a file or, without a path, the terminal; each text is there when put returns."""
+    name = path or "the standard output"
 
     def put(text):
         data = text.encode(errors="backslashreplace")  # names of files need not be UTF-8
+        data = data if path else data.decode()
         try:
-            file.write(data if path else data.decode())
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             file.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error}; make room there, or choose another file") from None
+            raise InputError(f"cannot write {name}: {error}; make room there, or choose another file") from None
 
-    try:
-        file = open(path, "wb", buffering=0) if path else sys.stdout
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; choose another file") from None
-    with file if path else contextlib.nullcontext():
+    with growing_file(path) if path else contextlib.nullcontext(sys.stdout) as file:
         yield put

@@ -37,6 +37,7 @@ class Tally:
     without_place: Some = field(default_factory=Some)
     unlisted: Some = field(default_factory=Some)
     table: str | None = None
+    noun: str = "pictures"
 
     def ignore(self, ending: str, name: str) -> None:
         """Count a file that is not read because of its ending."""
@@ -44,7 +45,7 @@ class Tally:
 
     def __str__(self):
         """Return one line for each kind that there is: how many, and the first few names."""
-        lines = [f"found {self.found:,} pictures", f"used {self.used:,}"]
+        lines = [f"found {self.found:,} {self.noun}", f"used {self.used:,}"]
         for what, some in (
             ("failed", self.failed),
             ("not in the table", self.unlisted),

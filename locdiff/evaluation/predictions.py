@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from locdiff.data.matching import match_ids
 from locdiff.data.places import read_places
 from locdiff.data.predicted_places import read_predictions
 from locdiff.errors import InputError
 from locdiff.evaluation import metrics
-from locdiff.evaluation.matching import match_ids
 from locdiff.sphere.coordinates import great_circle_km
 
 NAMED = 3  # ids that are named of each kind

@@ -1,10 +1,10 @@
-"""Models on disk: config.json and model.safetensors in a folder. Folders of format 3 are read too.
+"""Models on disk: config.json and model.safetensors in a folder. Folders of formats 3 and 4 are read too.
 
 Nothing is unpickled. Format 4 (0.2) nests the configuration in groups and gives parameters their names of today.
+Format 5 adds the prior and the calibration.
 """
 
 import dataclasses
-import json
 import re
 import warnings
 from pathlib import Path
@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from locdiff import options
+from locdiff.devices import pick_device
 from locdiff.errors import InputError
-from locdiff.files import atomic_path, canonical_encoder, write_json
+from locdiff.files import atomic_path, canonical_encoder, read_json, write_json
 from locdiff.model.config import ModelConfig
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 RENAMED = {"shift": "snr_shift", "pure_noise": "p_pure_noise", "zoom_cells": "cells", "solver": "sampler"}  # 3 to 4
 RENAMED_TENSORS = (  # the same, of parameters and buffers
     (r"\bnetwork\.see\.", "network.whiten."),
@@ -46,16 +47,18 @@ def load(make, name: Path | str, device=None, local_files_only: bool = False):
 
     `device` is a GPU by default, if there is one. Where there is no such folder, OWNER/NAME is a model on the Hugging
     Face Hub, which is downloaded once; with `local_files_only` only what was downloaded before is looked for. Raises
-    InputError if there is no such model, or if its files are missing, damaged or of another version.
+    InputError if there is no such model or device, or if its files are missing, damaged or of another version.
     """
-    folder = find_model(name, local_files_only)
-    model, path = make(read_config(folder)), folder / "model.safetensors"
+    device, folder = pick_device(device), find_model(name, local_files_only)
+    config = read_config(folder)
     try:
-        model.load_state_dict(rename_tensors(load_file(path)))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: has this run been trained?") from None
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} does not fit its config.json or is damaged: {error}") from None
+        model = make(config)
+    except (MemoryError, RuntimeError) as error:
+        reason = (str(error).splitlines() or ["too little memory"])[0]
+        raise InputError(f"{folder / 'config.json'} describes a model that cannot be made: {reason}") from None
+    tensors = calibration_of(model) | _read_tensors(folder / "model.safetensors")
+    _check_tensors(tensors, model, folder / "model.safetensors")
+    model.load_state_dict(tensors)
     there, wanted = len(model.refinements) + 1, model.config.refinement.levels
     if 1 < there < wanted:
         warnings.warn(
@@ -63,8 +66,36 @@ def load(make, name: Path | str, device=None, local_files_only: bool = False):
             "(python -m locdiff.train --resume), or its locations are too few",
             stacklevel=3,
         )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval()
+
+
+def _read_tensors(path):
+    """The tensors in a file, by their names of today."""
+    try:
+        with open(path, "rb"):  # safetensors says of a file that it must not read that there is none
+            return rename_tensors(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: has this run been trained?") from None
+    except (OSError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be read or is damaged: {error}") from None
+
+
+def _check_tensors(tensors, model, path):
+    """Raise InputError unless these are tensors that the model can have: names, shapes, kinds, values, ids of cells."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        has = "lacks" if name in wanted else "has in addition"
+        raise InputError(f"{path} does not fit its config.json: it {has} {name}")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or tensor.is_floating_point() != wanted[name].is_floating_point():
+            one, other = (f"{tuple(t.shape)} of {str(t.dtype)[6:]}" for t in (tensor, wanted[name]))
+            raise InputError(f"{path} does not fit its config.json: {name} is {one}, and should be {other}")
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{path} is damaged: {name} holds NaN or infinity; take an earlier copy, or train again")
+    for i, level in enumerate(model.refinements):
+        cell_id, count = tensors[f"refinements.{i}.cell_id"], 12 * level.nside**2
+        if len(cell_id) and not (cell_id[0] >= 0 and cell_id[-1] < count and (cell_id.diff() > 0).all()):
+            raise InputError(f"{path} is damaged: refinements.{i}.cell_id must rise within 0..{count - 1}")
 
 
 def find_model(name: Path | str, local_files_only: bool = False) -> Path:
@@ -88,18 +119,20 @@ def find_model(name: Path | str, local_files_only: bool = False) -> Path:
 def read_config(folder: Path | str) -> ModelConfig:
     """Return the ModelConfig in folder/config.json. Raises InputError if it is missing, damaged or unknown."""
     path = Path(folder) / "config.json"
+    if Path(folder).is_file():
+        raise InputError(f"{folder} is a file: give the folder of a training run, which holds config.json")
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         version = values.pop("format_version")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: give the folder of a training run") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model configuration ({error!r})") from None
-    if version not in (3, FORMAT_VERSION):
-        raise InputError(f"{path} has format version {version}, this program reads versions 3 and {FORMAT_VERSION}")
+    if type(version) is not int or version not in (3, 4, FORMAT_VERSION):
+        raise InputError(f"{path} has format version {version}, this program reads versions 3 to {FORMAT_VERSION}")
     try:
         return config_from_record(values)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f"{path} holds settings that do not fit: {error}") from None
 
 
@@ -110,6 +143,12 @@ def config_from_record(record: dict) -> ModelConfig:
     values: dict[str, Any] = {RENAMED.get(name) or name: value for name, value in record.items()}
     values["encoder"] = canonical_encoder(values.get("encoder", "unknown"))
     return options.nest(ModelConfig, values)
+
+
+def calibration_of(model) -> dict[str, Tensor]:
+    """Return the buffers of a new model's calibration: those of models before format 5, which were not calibrated."""
+    own = r"^calibration\.|^refinements\.\d+\.(scale|prior|mean|spread)$"
+    return {name: value for name, value in model.state_dict().items() if re.search(own, name)}
 
 
 def rename_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

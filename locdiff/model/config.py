@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -10,6 +11,8 @@ from locdiff.errors import InputError
 from locdiff.model.diffusion import SAMPLERS, SCHEDULES
 from locdiff.model.objectives import OBJECTIVES
 from locdiff.options import option
+
+WIDEST, FINEST = 65_536, 4096  # layer, and nside: far beyond what anybody trains, to tell a slip from a size
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,25 @@ class NetworkConfig:
     width: int = option(256, "bottleneck width w of the CS-UNet")
     depth: int = option(2, "number of C-Siren blocks, even")
     whiten: float = option(
-        0.3, "whiten the embeddings, with this share of their mean variance added in all directions; 0: as they are"
+        -1.0,
+        "whiten the embeddings, with this share of their mean variance added in all directions; 0: as they are; "
+        "-1: chosen by how well a ridge regression predicts locations from them",
     )
     time_dim: int = option(200, "width of the time embedding")
     dropout: float = option(0.0, "dropout in every C-Siren block")
     input_gate_snr: float = 10.0  # dimensions x signal-to-noise ratio at which a matched filter finds a place in x_t
 
     def __post_init__(self):
-        _at_least_one(self, "width")
-        _require(self.l_max >= 0, f"l_max must be at least 0, got {self.l_max}")
-        _require(self.depth >= 2 and self.depth % 2 == 0, f"depth must be an even number >= 2, got {self.depth}")
-        _require(self.time_dim >= 2 and self.time_dim % 2 == 0, f"time_dim must be even, got {self.time_dim}")
+        _within(self, "width", 1, WIDEST)
+        _within(self, "l_max", 0, 1000)
+        _within(self, "depth", 2, 1000)
+        _within(self, "time_dim", 2, WIDEST)
+        for name in ("depth", "time_dim"):
+            _require(getattr(self, name) % 2 == 0, f"{name} must be even, got {getattr(self, name)}")
         _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
-        _require(self.whiten >= 0, f"whiten must be at least 0, got {self.whiten}")
-        _require(self.input_gate_snr > 0, f"input_gate_snr must be above 0, got {self.input_gate_snr}")
+        if self.whiten != -1:  # to be chosen
+            _within(self, "whiten", 0, 1e6)
+        _within(self, "input_gate_snr", 1e-6, 1e6)
 
     @property
     def dimensions(self) -> int:
@@ -55,11 +63,13 @@ class DiffusionConfig:
     )
 
     def __post_init__(self):
-        _at_least_one(self, "noise_levels")
+        _within(self, "noise_levels", 1, 100_000)
         _one_of(self, "schedule", SCHEDULES)
-        _require(self.snr_first > self.snr_last > 0, "need snr_first > snr_last > 0")
-        _require(self.snr_shift > 0, f"snr_shift must be above 0, got {self.snr_shift}")
-        _require(0 <= self.p_pure_noise <= 1, f"p_pure_noise must lie in [0, 1], got {self.p_pure_noise}")
+        for name in ("snr_first", "snr_last", "snr_shift"):
+            _within(self, name, 1e-6, 1e6)  # beyond which 1 - alpha_bar is rounded to 0 or 1
+        first, last = self.snr_first, self.snr_last
+        _require(first > last, f"snr_first must be above snr_last, got {first} and {last}")
+        _within(self, "p_pure_noise", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,9 @@ class ObjectiveConfig:
 
     def __post_init__(self):
         _one_of(self, "loss", OBJECTIVES)
-        _at_least_one(self, "anchors")
-        _require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
-        _require(self.quadrature_nside >= 0, f"quadrature_nside must be at least 0, got {self.quadrature_nside}")
+        _within(self, "anchors", 1, 10**8)
+        _within(self, "temperature", 1e-6, 1e6)
+        _within(self, "quadrature_nside", 0, FINEST)
         if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
             raise InputError(f"exact_skip needs a loss of natural parameters, got {self.loss}: add --no-exact-skip")
 
@@ -90,22 +100,31 @@ class RefinementConfig:
     zoom_l_max: int = option(15, "highest degree of the spherical harmonics in zoomed coordinates")
     zoom_width: int = option(512, "width of the network of refinement level 1")
     zoom_rank: int = option(64, "rank of the output layer that each cell of level 1 has for itself")
-    cells: tuple = ()  # number of cells of each refinement level that there is; the last levels are fitted at the end
+    cells: tuple[int, ...] = ()  # cells of each refinement level that there is; the last levels are fitted at the end
     subdivision: int = 8  # the cells of level k are HEALPix pixels of nside subdivision^k
     zoom_nside: int = 32  # of the pixels in zoomed coordinates: of the integrals and of the decoder
     narrowest: float = 1 / 3  # standard deviation of the narrowest mode whose integral those pixels give, in pixels
-    knots: tuple = (0.01, 0.03, 0.1, 0.3, 1.0)  # widths, in the stereographic plane, of the profiles of ridge levels
+    knots: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)  # widths, in the stereographic plane, of ridge levels
 
     def __post_init__(self):
         object.__setattr__(self, "cells", tuple(self.cells))
         object.__setattr__(self, "knots", tuple(self.knots))
-        for name in ("zoom_width", "zoom_rank", "subdivision", "zoom_nside"):
-            _at_least_one(self, name)
-        if not 1 <= self.levels <= 5:
-            raise InputError(f"levels must lie in 1..5, beyond which a cell is smaller than 200 m; got {self.levels}")
-        if not (1 <= self.zoom and self.zoom ** (self.levels - 1) <= 4096) or self.zoom_l_max < 0:
-            raise InputError("need zoom >= 1, zoom^(levels - 1) <= 4096, and zoom_l_max >= 0")
-        if len(self.cells) >= self.levels or min(self.cells, default=1) < 1:
+        for name in ("zoom_width", "zoom_rank"):
+            _within(self, name, 1, WIDEST)
+        for name in ("subdivision", "zoom_nside"):
+            _within(self, name, 1, FINEST)
+        power = self.subdivision & (self.subdivision - 1) == 0
+        _require(power, f"subdivision must be a power of two, got {self.subdivision}")
+        _within(self, "levels", 1, 5)  # beyond which a cell is smaller than 200 m
+        _within(self, "zoom_l_max", 0, 3 * self.zoom_nside - 1)  # the highest degree that those pixels can hold
+        if not (1 <= self.zoom and self.zoom ** (self.levels - 1) <= 4096):
+            raise InputError(f"need zoom >= 1 and zoom^(levels - 1) <= 4096, got {self.zoom} and {self.levels} levels")
+        _within(self, "narrowest", 0.01, 100)
+        rising = all(a < b for a, b in pairwise((0, *self.knots)))
+        _require(rising and self.knots, f"knots must rise from above 0, got {self.knots}")
+        if len(self.cells) >= self.levels or not all(
+            1 <= count <= 12 * self.subdivision ** (2 * k) for k, count in enumerate(self.cells, 1)
+        ):
             raise InputError(f"cells {self.cells} are not those of levels 1 to {self.levels - 1}")
 
 
@@ -122,10 +141,10 @@ class InferenceConfig:
     zoom_into: int = option(4, "cells that a picture's density is refined in, at each refinement level")
 
     def __post_init__(self):
-        _at_least_one(self, "decoder_nside")
-        _at_least_one(self, "zoom_into")
+        _within(self, "decoder_nside", 1, FINEST)
+        _within(self, "zoom_into", 1, 10**6)
         _one_of(self, "sampler", SAMPLERS)
-        _require(self.rho_km >= 0, f"rho_km must be at least 0, got {self.rho_km}")
+        _within(self, "rho_km", 0, 20_016)  # to the antipode
         _require(self.sample_steps >= 0, f"sample_steps must be at least 0, got {self.sample_steps}")
 
 
@@ -142,7 +161,7 @@ class ModelConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
     def __post_init__(self):
-        _at_least_one(self, "embed_dim")
+        _within(self, "embed_dim", 1, 10**6)
         if self.refinement.levels > 1 and not (self.objective_type.is_natural and self.network.whiten):
             raise InputError(
                 "more levels than one need the likelihood loss and whitened embeddings: leave out --levels"
@@ -203,8 +222,9 @@ def _require(holds, message):
         raise InputError(message)
 
 
-def _at_least_one(config, name):
-    _require(getattr(config, name) >= 1, f"{name} must be at least 1, got {getattr(config, name)}")
+def _within(config, name, least, most):
+    value = getattr(config, name)
+    _require(least <= value <= most, f"{name} must lie in {least:,}..{most:,}, got {value}")
 
 
 def _one_of(config, name, choices):

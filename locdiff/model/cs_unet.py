@@ -3,12 +3,10 @@
 import math
 from itertools import pairwise
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from locdiff.errors import InputError
-from locdiff.model.training_data import TrainingData
+from locdiff.model.whitening import Whitening
 
 
 class CSiren(nn.Module):
@@ -32,56 +30,6 @@ class CSiren(nn.Module):
         scale, shift = self.from_time(time).chunk(2, dim=-1)
         h = (1 + scale) * self.from_x(x) + shift + self.from_image(image)
         return self.dropout(torch.sin(self.out(h)))
-
-
-class Whitening(nn.Module):
-    """(e - mean) C^(-1/2) of embeddings e, the first d of (..., d or more) numbers; any others pass. `fit` sets it.
-
-    Encoders give numbers of any size, and most of their variance lies in few directions: a network that is briefly
-    trained sees little else.
-    """
-
-    mean: Tensor
-    matrix: Tensor
-
-    def __init__(self, d):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("matrix", torch.eye(d))
-
-    def fit(self, embeddings, floor):
-        """Take the mean of embeddings (n, d), and as C their covariance with `floor` times its mean variance added in
-        every direction. Raises InputError if all of them are the same."""
-        x = embeddings.double()
-        mean = x.mean(dim=0)
-        variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
-        if not variance.mean() > 0:
-            raise InputError(
-                "cannot whiten the embeddings to train on: they are all the same; look at them, or --whiten 0"
-            )
-        scale = (variance.clamp(min=0) + floor * variance.mean()).rsqrt()
-        self.mean.copy_(mean)
-        self.matrix.copy_((directions * scale) @ directions.T)
-
-    def forward(self, x):
-        d = len(self.mean)
-        return torch.cat([(x[..., :d] - self.mean) @ self.matrix, x[..., d:]], dim=-1)
-
-
-WHITENED = 20_000  # pictures whose covariance the embeddings are whitened by
-
-
-def fit_whitening(module: nn.Module, data: TrainingData, floor: float) -> None:
-    """Fit every Whitening in a module to WHITENED random training pictures, or to all.
-
-    Raises InputError if the embeddings are all the same.
-    """
-    parts = [part for part in module.modules() if isinstance(part, Whitening)]
-    if parts:
-        some = np.random.default_rng(0).permutation(len(data))[:WHITENED]
-        embeddings, _ = data.batch(some)
-        for part in parts:
-            part.fit(embeddings, floor)
 
 
 class CSUNet(nn.Module):

@@ -1,5 +1,6 @@
 """LocDiffusion: the network, its noise schedule and its objective; from image embeddings to posteriors."""
 
+import copy
 import math
 from functools import cached_property
 from itertools import pairwise
@@ -9,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.model import checkpoint, diffusion
+from locdiff.model.calibration import Calibration, prior_of
 from locdiff.model.cell_geometry import CellGeometry
 from locdiff.model.config import ModelConfig
-from locdiff.model.cs_unet import CSUNet, fit_whitening
+from locdiff.model.cs_unet import CSUNet
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import refine
-from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, occupied_cells
+from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, calibrate_level, cell_priors, occupied_cells
 from locdiff.model.reverse_process import ReverseProcess
 from locdiff.model.ridge import RidgeReadoutLevel, ridge_levels
 from locdiff.model.training_data import TrainingData
+from locdiff.model.whitening import fit_whitening
 from locdiff.seeding import derive_seed
 from locdiff.sphere import decoder, shdd
 from locdiff.sphere.healpix import HealpixTransform
@@ -28,8 +32,9 @@ from locdiff.sphere.healpix import HealpixTransform
 class LocDiffusion(nn.Module):
     """A conditional diffusion over SHDD encodings x = sqrt(4 pi) PE(location), given image embeddings.
 
-    What the network's output means is said by its `objective`. By default it is the natural parameters e of a density
-    q_e over locations (paper Eq. 11), and the prediction of x_0 is its mean parameter, sqrt(4 pi) E_{q_e}[Y].
+    What the network's output means is said by its `objective`. By default it is what a picture adds to the prior; both
+    together, `calibration`, are the natural parameters e of a density q_e over locations (paper Eq. 11), and the
+    prediction of x_0 is its mean parameter, sqrt(4 pi) E_{q_e}[Y].
     """
 
     alpha_bar: Tensor
@@ -39,6 +44,8 @@ class LocDiffusion(nn.Module):
         super().__init__()
         self.config = config
         n, d = config.network, config.diffusion
+        if n.whiten < 0:
+            raise InputError("whiten is -1, to be chosen from the data: training.settings.infer_data_fields does it")
         self.network = CSUNet(n.dimensions, config.embed_dim, n.width, n.depth, n.time_dim, n.dropout, n.whiten > 0)
         if d.schedule == "cosine":
             alpha_bar = diffusion.cosine_schedule(d.noise_levels)
@@ -48,25 +55,69 @@ class LocDiffusion(nn.Module):
         self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, d.snr_shift), persistent=False)
         self.bf16 = False  # whether the network runs in bfloat16
         self.objective = config.objective_type(config)
+        self.calibration = Calibration(n.dimensions) if self.objective.is_natural else nn.Identity()
         self.grid = HealpixTransform(n.l_max, config.inference.decoder_nside)
         kinds = [LowRankHeadLevel, *[RidgeReadoutLevel] * config.refinement.levels]
         levels = [kinds[k](k + 1, count, config) for k, count in enumerate(config.refinement.cells)]
         self.refinements = nn.ModuleList(levels)
 
     def prepare(self, data: TrainingData) -> None:
-        """Set what is computed from the training data before the first step: the whitening and the cells of level 1.
+        """Set what is computed from the training data before the first step: the whitening, the prior, and the cells of
+        level 1 with their priors.
 
         Raises InputError if the embeddings cannot be whitened.
         """
         self.__dict__.pop("geometries", None)
         fit_whitening(self, data, self.config.network.whiten)
+        lat_lon = torch.from_numpy(data.lat_lon)
+        if isinstance(self.calibration, Calibration):
+            self.calibration.prior.copy_(prior_of(lat_lon, self.objective.quadrature))
         for level in self.refinements:
-            level.cell_id.copy_(occupied_cells(torch.from_numpy(data.lat_lon), level.nside))
+            level.cell_id.copy_(occupied_cells(lat_lon, level.nside))
+            level.prior.copy_(cell_priors(level, lat_lon))
 
-    def finalize(self, data: TrainingData, progress: bool = True) -> None:
-        """Add what is fitted to the trained network: the refinement levels beyond the first."""
+    def finalize(self, data: TrainingData, validation: TrainingData | None = None, progress: bool = True) -> None:
+        """Add what is fitted to the trained network: the refinement levels beyond the first, and the calibration of all
+        levels by pictures that training has not seen, if there are any."""
+        if validation is not None:
+            self._calibrate(validation)
         for level in ridge_levels(self.config, self.image_features, data, progress):
+            if validation is not None:
+                embeddings, lat_lon = validation.batch(range(len(validation)))
+                calibrate_level(level.to(self.device), self.image_features(embeddings), lat_lon)
             self.add_level(level)
+
+    def _calibrate(self, validation):
+        """Calibrate levels 0 and 1, where the outputs are natural parameters."""
+        if not isinstance(self.calibration, Calibration):
+            return
+        embeddings, lat_lon = validation.batch(range(len(validation)))
+        coeffs = shdd.encode(lat_lon, self.config.network.l_max).float()
+        self.calibration.fit(self.one_pass(embeddings), coeffs, self.grid)
+        for level in self.refinements:
+            calibrate_level(level, self.image_features(embeddings), lat_lon)
+
+    @torch.no_grad()
+    def validation_nats(self, embeddings: Tensor, lat_lon: Tensor) -> Tensor:
+        """Return the log density at true locations over that of the uniform density, (n, d) and (n, 2) -> (n,), CPU.
+
+        That is of the one-pass density, calibrated by these very pictures with tau <= 1, since too much trust can be
+        mended afterwards. With refinement levels, that of level 1 in zoomed coordinates is added.
+        """
+        coeffs = self.one_pass(embeddings)
+        if isinstance(self.calibration, Calibration):
+            y = shdd.encode(lat_lon, self.config.network.l_max).to(coeffs)
+            nats = copy.deepcopy(self.calibration).fit(coeffs, y, self.objective.quadrature, most=1.0)
+        else:
+            chunks = zip(coeffs.split(self.posterior_batch_size), lat_lon.split(self.posterior_batch_size), strict=True)
+            nats = torch.cat([self._log_prob(chunk, own) for chunk, own in chunks])
+        for level in self.refinements[:1]:
+            nats = nats + level.validation_nats(self.image_features(embeddings), lat_lon)
+        return nats + math.log(4 * math.pi)
+
+    def _log_prob(self, coeffs, lat_lon):
+        probs = self.objective.pixel_probs(self.grid.synthesis(coeffs.to(self.device))).cpu()
+        return self.objective.log_prob(coeffs, probs, lat_lon)
 
     def add_level(self, level: RefinementLevel) -> None:
         """Let a level refine what the levels there are say."""
@@ -84,7 +135,7 @@ class LocDiffusion(nn.Module):
         are then sampled by each process for itself.)
         """
         device, dimensions = embeddings.device, self.config.network.dimensions
-        coeffs = shdd.encode(lat_lon, self.config.network.l_max).to(embeddings.dtype)
+        coeffs = shdd.encode_checked(lat_lon, self.config.network.l_max).to(embeddings.dtype)
         x_0 = math.sqrt(4 * math.pi) * coeffs
         share = slice(rank * len(x_0), (rank + 1) * len(x_0))
         t = self.random_times(processes * len(x_0))[share]
@@ -104,23 +155,23 @@ class LocDiffusion(nn.Module):
         d = self.config.diffusion
         t = torch.randint(1, d.noise_levels + 1, (count,), device=self.alpha_bar.device)
         if d.p_pure_noise:
-            t[torch.rand(count, device=t.device) < d.p_pure_noise] = d.noise_levels
+            t = torch.where(torch.rand(count, device=t.device) < d.p_pure_noise, d.noise_levels, t)
         return t
 
     def forward(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
         """Return the network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
 
-        With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus what the network
-        makes of the picture. The network itself then sees x_t only as far as a location can be read off it: a gate
-        scales pure noise, which says nothing, to zero.
+        With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus the prior and what
+        the network makes of the picture. The network itself then sees x_t only as far as a location can be
+        read off it: a gate scales pure noise, which says nothing, to zero.
         """
         if not self.config.objective.exact_skip:
-            return self._network(x_t, t, embeddings)
+            return self.calibration(self._network(x_t, t, embeddings))
         alpha_bar = self.alpha_bar[t - 1][..., None]
         snr = self.config.network.dimensions * alpha_bar / (1 - alpha_bar)
         input_gate = (snr / (self.config.network.input_gate_snr + snr)).to(x_t.dtype)
         skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
-        return self._network(input_gate * x_t, t, embeddings) + skip
+        return self.calibration(self._network(input_gate * x_t, t, embeddings)) + skip
 
     def _network(self, x_t, t, embeddings):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):

@@ -14,6 +14,7 @@ from torch import Tensor
 from locdiff.errors import InputError
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
+from locdiff.sphere.coordinates import check_lat_lon
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
@@ -64,6 +65,8 @@ class LocationPosterior(ABC):
         Basins are sets of pixels that do not overlap, so all probabilities sum to one. Where a density has fewer than k
         modes the rest have probability zero; where all have fewer, k is the largest number of them.
         """
+        if not (isinstance(k, int) and k >= 1):
+            raise InputError(f"need a whole number of modes, at least 1, got {k}")
         if self._modes is None or self._modes[0] < k:
             pixel, probability = pixels.modes(self.pixel_probs, k, self._basins)
             self._modes = k, self._exact_modes(pixel), probability
@@ -94,11 +97,13 @@ class LocationPosterior(ABC):
 
     def check_one_each(self, lat_lon: Tensor) -> None:
         """Raise InputError unless `lat_lon` (n, 2) holds one location for each picture."""
+        check_lat_lon(lat_lon)
         if tuple(lat_lon.shape) != (len(self), 2):
             raise InputError(f"need one location for each of {len(self)} pictures, got shape {tuple(lat_lon.shape)}")
 
     def credible_regions(self, shares: tuple = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
         """Return the smallest sets of pixels that hold these shares: masks (n, S, N) and areas (n, S) in km^2."""
+        pixels.check_shares(shares)
         return pixels.regions(self.pixel_probs, shares)
 
     @cached_property
@@ -123,7 +128,7 @@ class PixelPosterior(LocationPosterior):
 
     def log_prob(self, lat_lon):
         self.check_one_each(lat_lon)
-        return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon)
+        return self.objective.log_prob(self.coeffs, self.pixel_probs, lat_lon).to(self.coeffs)
 
     def log_density(self, lat_lon):
         return pixels.log_density(self.pixel_probs, lat_lon)
@@ -167,6 +172,7 @@ class PixelPosterior(LocationPosterior):
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
         self.check_one_each(lat_lon)
+        pixels.check_shares(shares)
         return pixels.radius_holding(self._mass_by_km(lat_lon), shares)
 
     def best_within(self):

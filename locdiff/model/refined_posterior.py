@@ -231,6 +231,7 @@ class RefinedPosterior(LocationPosterior):
 
     def credible_radius(self, lat_lon, shares=(0.5, 0.9)):
         self.check_one_each(lat_lon)
+        pixels.check_shares(shares)
         return pixels.radius_holding(torch.stack(self._mass_by_km(lat_lon)).sum(dim=0), shares)
 
     def best_within(self):

@@ -14,7 +14,7 @@ the locations that were left out. A cell needs MIN_PLACES distinct training loca
 the data.
 
 The network was trained on the locations that are left out. Where it has learnt them by heart the errors are too small,
-and then so are the regions of the density; the report on held-out pictures shows it.
+and then so are the regions of the density. Calibration, by pictures that training has not seen, mends that on average.
 """
 
 import math
@@ -56,11 +56,13 @@ def from_plane(u: Tensor) -> Tensor:
 
 
 class RidgeReadoutLevel(RefinementLevel):
-    """Level k > 1. Natural parameters from features (m, width), for the cells at `cell_index` (m,): (m, D)."""
+    """Level k > 1: linear readouts of level 1's features."""
 
     weight: Tensor
     bias: Tensor
     sigma: Tensor
+    mean: Tensor
+    spread: Tensor
     profile: Tensor
     knots: Tensor
 
@@ -70,12 +72,20 @@ class RidgeReadoutLevel(RefinementLevel):
         self.register_buffer("weight", torch.zeros(count, 2, c.zoom_width))
         self.register_buffer("bias", torch.zeros(count, 2))
         self.register_buffer("sigma", torch.ones(count))
+        self.register_buffer("mean", torch.zeros(count, 2))
+        self.register_buffer("spread", torch.ones(count))
+        self.scale = torch.tensor([1.0, 0.0])
         self.register_buffer("profile", torch.ones(len(c.knots), self.l_max + 1))
         self.register_buffer("knots", torch.tensor(c.knots).log(), persistent=False)
 
-    def forward(self, features: Tensor, cell_index: Tensor) -> Tensor:
+    def parts(self, features: Tensor, cell_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the natural parameters of the readouts and of the priors of the cells, (m, D) each.
+
+        The prior of a cell has one mode about the mean of its training locations, as wide as they are spread.
+        """
         u = torch.bmm(self.weight[cell_index], features[..., None])[..., 0] + self.bias[cell_index]
-        return self.peak(u, self.sigma[cell_index])
+        prior = self.peak(self.mean[cell_index], self.spread[cell_index])
+        return self.peak(u, self.sigma[cell_index]), prior
 
     def peak(self, u: Tensor, sigma: Tensor) -> Tensor:
         """Return natural parameters (m, D) of densities of these widths (m,) about points (m, 2) of the plane."""
@@ -146,6 +156,9 @@ def _fit_cell(level, index, x, u, r, rng):
     weight, bias, error = ridge(x, u, r)
     level.weight[index], level.bias[index] = weight.T, bias
     level.sigma[index] = ((r[:, None] * error.square()).sum() / r.sum() / 2).sqrt().clamp(min=1e-3)
+    share = (r / r.sum())[:, None]
+    level.mean[index] = mean = (share * u).sum(dim=0)
+    level.spread[index] = ((share * (u - mean).square()).sum() / 2).sqrt().clamp(min=1e-3)
     some = rng.choice(len(u), LEFT_OUT, p=(r / r.sum()).numpy())
     return torch.cat([u[some], (u - error)[some], level.sigma[index].expand(LEFT_OUT, 1)], dim=1)
 

@@ -3,29 +3,39 @@
 import torch
 from torch import Tensor
 
+from locdiff.errors import InputError
+
 EARTH_RADIUS_KM = 6371.0088
 
 
 def check_lat_lon(lat_lon: Tensor) -> Tensor:
-    """Return `lat_lon` (..., 2) as it is. Raises ValueError if it holds no locations in degrees."""
-    if lat_lon.ndim == 0 or lat_lon.shape[-1] != 2:
-        raise ValueError(f"places need a last axis of 2 (lat, lon), got shape {tuple(lat_lon.shape)}")
+    """Return `lat_lon` (..., 2) as it is. Raises InputError if it holds no locations in degrees.
+
+    It waits for a GPU. So it is for what comes from outside; the other functions of this module do not look at values.
+    """
+    _check_shape(lat_lon)
     if not torch.isfinite(lat_lon).all():
-        raise ValueError("places must be finite, got NaN or infinity")
+        raise InputError("places must be finite, got NaN or infinity")
     lat, lon = lat_lon.unbind(-1)
     if (lat.abs() > 90).any():
-        raise ValueError(f"latitude {lat.abs().max():g} is outside [-90, 90]; are the columns swapped? lat comes first")
+        raise InputError(f"latitude {lat.abs().max():g} is outside [-90, 90]; are the columns swapped? lat comes first")
     if ((lon < -180) | (lon > 360)).any():
-        raise ValueError("longitude is outside [-180, 360]")
+        raise InputError("longitude is outside [-180, 360]")
     return lat_lon
+
+
+def _check_shape(lat_lon):
+    if lat_lon.ndim == 0 or lat_lon.shape[-1] != 2:
+        raise InputError(f"places need a last axis of 2 (lat, lon), got shape {tuple(lat_lon.shape)}")
 
 
 def to_theta_phi(lat_lon: Tensor) -> tuple[Tensor, Tensor]:
     """Return the colatitude theta in [0, pi] and the azimuth phi in [0, 2 pi) of locations in degrees.
 
-    (..., 2) -> (...), (...) in radians. Raises ValueError as `check_lat_lon`.
+    (..., 2) -> (...), (...) in radians. NaN stays NaN.
     """
-    lat, lon = check_lat_lon(lat_lon).unbind(-1)
+    _check_shape(lat_lon)
+    lat, lon = lat_lon.unbind(-1)
     return torch.deg2rad(90 - lat), torch.deg2rad(lon % 360)
 
 
@@ -38,7 +48,7 @@ def to_lat_lon(theta: Tensor, phi: Tensor) -> Tensor:
 def to_unit_vector(lat_lon: Tensor) -> Tensor:
     """Return unit vectors: (..., 2) degrees -> (..., 3).
 
-    x points to (0, 0), y to (0, 90), z to the north pole. Raises ValueError as `check_lat_lon`.
+    x points to (0, 0), y to (0, 90), z to the north pole. NaN stays NaN.
     """
     theta, phi = to_theta_phi(lat_lon)
     return torch.stack([theta.sin() * phi.cos(), theta.sin() * phi.sin(), theta.cos()], dim=-1)
@@ -71,8 +81,8 @@ def great_circle_km(a: Tensor, b: Tensor) -> Tensor:
 def geographic_center(lat_lon: Tensor) -> Tensor:
     """Return the geographic centres of n locations: (..., n, 2) -> (..., 2) degrees.
 
-    NaN where the unit vectors cancel, as those of antipodal locations do.
+    NaN where the unit vectors cancel, as those of antipodal locations do. Raises InputError as `check_lat_lon`.
     """
-    total = to_unit_vector(lat_lon).sum(dim=-2)
+    total = to_unit_vector(check_lat_lon(lat_lon)).sum(dim=-2)
     threshold = 4 * torch.finfo(total.dtype).eps * lat_lon.shape[-2]
     return from_unit_vector(total.masked_fill(total.norm(dim=-1, keepdim=True) < threshold, 0.0))

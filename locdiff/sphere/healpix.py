@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from locdiff.sphere.coordinates import to_lat_lon, to_unit_vector
+from locdiff.sphere.coordinates import check_lat_lon, to_lat_lon, to_theta_phi, to_unit_vector
 from locdiff.sphere.spherical_harmonics import _normalized_legendre
 
 
@@ -27,16 +27,49 @@ def healpix_anchors(nside: int, dtype: torch.dtype = torch.float64, device: torc
 
 
 def ang2pix(nside: int, lat_lon: Tensor) -> Tensor:
-    """Return the pixels that locations (..., 2) in degrees lie in, (...), on the CPU."""
-    lat, lon = np.moveaxis(lat_lon.cpu().numpy(), -1, 0)
+    """Return the pixels that locations (..., 2) in degrees lie in, (...), on the CPU.
+
+    Raises InputError for what is no location.
+    """
+    lat, lon = np.moveaxis(check_lat_lon(lat_lon).cpu().numpy(), -1, 0)
     return torch.from_numpy(np.asarray(healpy.ang2pix(nside, lon, lat, lonlat=True)))
 
 
+@lru_cache(maxsize=16)
+def rings(nside: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return, of the 4 nside - 1 rings from north to south: the colatitude, the first pixel, the number of pixels, and
+    the azimuth of the first pixel in widths of a pixel, 0 or 1/2."""
+    ring = np.arange(1, 4 * nside)
+    length = 4 * np.minimum(np.minimum(ring, 4 * nside - ring), nside)
+    first = np.cumsum(length) - length
+    theta, phi = healpy.pix2ang(nside, first)
+    shift = np.rint(phi * length / np.pi) / 2
+    theta, first, length, shift = (torch.from_numpy(part).to(device) for part in (theta, first, length, shift))
+    return theta, first, length, shift
+
+
 def interpolation(nside: int, lat_lon: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the four pixels that locations (n, 2) lie between, and their weights, which sum to one: (n, 4) each."""
-    lat, lon = lat_lon.double().cpu().numpy().T
-    pixels, weights = healpy.get_interp_weights(nside, lon, lat, lonlat=True)
-    return torch.from_numpy(pixels.T.copy()), torch.from_numpy(weights.T.clip(0))  # on a ring some are -1e-12
+    """Return the four pixels that locations (n, 2) lie between, and their weights, which sum to one: (n, 4) each.
+
+    Two lie on the ring to the north and two on the ring to the south, as in healpy. Where that is a pole, the four are
+    those of the ring around it, whose mean the pole has. Everything stays on the device of the locations.
+    """
+    theta, phi = to_theta_phi(lat_lon.double())
+    ring_theta, first, length, shift = rings(nside, lat_lon.device)
+    edge = nn.functional.pad(ring_theta, (1, 1))
+    edge[-1] = math.pi
+    south = torch.searchsorted(ring_theta, theta, right=True)
+    down = (theta - edge[south]) / (edge[south + 1] - edge[south])
+    share = torch.stack([1 - down, down])  # (2, n), of the ring to the north and of that to the south
+    is_pole = torch.stack([south == 0, south == len(ring_theta)])
+    ring = torch.stack([south - 1, south]).clamp(0, len(ring_theta) - 1)
+    turn = phi / (2 * math.pi) * length[ring] - shift[ring]
+    left, right = turn.floor(), turn - turn.floor()
+    pixel = torch.stack([left, left + 1], dim=-1).long() % length[ring][..., None]  # (2, n, 2), counted on the ring
+    pixel = torch.where(is_pole[..., None], (pixel.flip(0) + 2) % 4, pixel) + first[ring][..., None]
+    weight = torch.stack([1 - right, right], dim=-1) * torch.where(is_pole, 0, share)[..., None]
+    weight = weight + torch.where(is_pole, share, 0).sum(dim=0)[:, None] / 4
+    return pixel.transpose(0, 1).flatten(1), weight.transpose(0, 1).flatten(1)
 
 
 class HealpixTransform(nn.Module):
@@ -63,16 +96,14 @@ class HealpixTransform(nn.Module):
         super().__init__()
         self.l_max, self.nside = l_max, nside
         order, degree = torch.arange(l_max + 1)[:, None], torch.arange(l_max + 1)
-        ring = np.arange(1, 4 * nside)
-        lengths = 4 * np.minimum(np.minimum(ring, 4 * nside - ring), nside)
-        first_pixel = np.cumsum(lengths) - lengths
-        theta, phi = (torch.from_numpy(angle) for angle in healpy.pix2ang(nside, first_pixel))
+        theta, first_pixel, lengths, shift = rings(nside)
+        phi = 2 * math.pi * shift / lengths
         legendre = enumerate(_normalized_legendre(theta, l_max))
         legendre = torch.stack([nn.functional.pad(p, (0, 0, 0, l_max - l)) for l, p in legendre], dim=-1)
 
         fits = 4 * nside**2 * (l_max + 1) <= self.TABLES
         self.table_start, tables = {}, [torch.empty(0)]
-        for n in np.unique(lengths).tolist():
+        for n in lengths.unique().tolist():
             if fits or n <= 2 * l_max:
                 turns = (order * torch.arange(n)) % n * torch.tensor(2 * math.pi / n, dtype=torch.float64)
                 self.table_start[n] = sum(map(len, tables))

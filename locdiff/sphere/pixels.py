@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
+from locdiff.errors import InputError
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, check_lat_lon, to_unit_vector
 from locdiff.sphere.healpix import ang2pix
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)  # street, city, region, country, continent
@@ -47,7 +48,7 @@ def log_prob(pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
 def log_density(pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
     """Return the log density in nats per steradian of each of n densities at each of m locations, (m, 2) -> (n, m)."""
     count = pixel_probs.shape[-1]
-    pixel = ang2pix(healpy.npix2nside(count), lat_lon)
+    pixel = ang2pix(healpy.npix2nside(count), check_lat_lon(lat_lon))
     return pixel_probs.clamp(min=1e-30).log()[:, pixel] + math.log(count / (4 * math.pi))
 
 
@@ -55,6 +56,12 @@ def sample(pixel_probs: Tensor, uniform: Tensor) -> Tensor:
     """Return pixels sampled from each density by its cumulative distribution: uniform numbers (n, S) -> (n, S)."""
     pixel = torch.searchsorted(pixel_probs.cumsum(dim=-1), uniform.contiguous(), right=True)
     return pixel.clamp(max=pixel_probs.shape[-1] - 1)
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise InputError unless there are shares of a density, all above 0 and below 1."""
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InputError(f"shares must lie above 0 and below 1, got {shares}")
 
 
 def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[Tensor, Tensor]:
@@ -76,10 +83,11 @@ def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) 
     """Return the probability within 0, 1, 2, ... km of one location for each density, (n, 2) -> (n, 20_017).
 
     `probs` (n, N) are the probabilities of points, `points(i)` the unit vectors (3, N) of those of density i; float32
-    places them to 1 m. One pass over the points counts them by whole kilometers; nothing is sorted.
+    places them to 1 m up to 10,000 km away, and to 5 km at the antipode. One pass over the points counts them by whole
+    kilometers; nothing is sorted.
     """
     mass = probs.new_zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1)
-    for i, location in enumerate(to_unit_vector(lat_lon.double())):
+    for i, location in enumerate(to_unit_vector(check_lat_lon(lat_lon).double())):
         x, y, z = points(i)
         at = location.to(x).tolist()
         chord = (x - at[0]).square_()
@@ -93,30 +101,6 @@ def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) 
 def radius_holding(mass: Tensor, shares: Sequence[float]) -> Tensor:
     """Return the radii in whole km that hold these shares of what `mass_by_km` returns, (n, R): (n, S), float64."""
     return torch.stack([(mass < share * mass[:, -1:]).sum(dim=-1) for share in shares], dim=-1).double()
-
-
-def credible_radius(probs: Tensor, anchors: Tensor, lat_lon: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> Tensor:
-    """Return the radii around one location for each density, (n, 2), that hold these shares of it: (n, S).
-
-    They are in km, rounded up to whole ones. `probs` (n, N) are the probabilities of points `anchors` (N, 2) or
-    (n, N, 2).
-    """
-    return radius_holding(mass_by_km(probs, _points(anchors), lat_lon), shares)
-
-
-def mass_within(probs: Tensor, anchors: Tensor, lat_lon: Tensor) -> Tensor:
-    """Return the probability within each threshold of one location for each density, (n, 2) -> (n, thresholds).
-
-    `probs` (n, N) are the probabilities of points `anchors` (N, 2) or (n, N, 2). If the density is right and the
-    location is the true one, the mean over pictures is the accuracy of one location sampled from the density.
-    """
-    return mass_by_km(probs, _points(anchors), lat_lon)[:, list(THRESHOLDS_KM)]
-
-
-def _points(anchors):
-    """Return what `mass_by_km` asks for, of points (N, 2) or (n, N, 2)."""
-    xyz = to_unit_vector(anchors).mT.contiguous()
-    return lambda i: xyz.expand(max(i + 1, len(xyz)), *xyz.shape[1:])[i] if xyz.ndim == 3 else xyz
 
 
 def basins(pixel_probs: Tensor) -> Tensor:

@@ -8,15 +8,20 @@ import math
 import torch
 from torch import Tensor
 
-from locdiff.sphere.coordinates import to_theta_phi
+from locdiff.sphere.coordinates import check_lat_lon, to_theta_phi
 from locdiff.sphere.spherical_harmonics import real_spherical_harmonics
 
 
 def encode(lat_lon: Tensor, l_max: int) -> Tensor:
     """Return the SHDD representation PE of locations: the coefficients of the truncated Dirac delta (Eqs. 7 to 9).
 
-    (..., 2) degrees -> (..., D), D = (l_max + 1)**2. Raises ValueError for what is no location.
+    (..., 2) degrees -> (..., D), D = (l_max + 1)**2. Raises InputError for what is no location.
     """
+    return encode_checked(check_lat_lon(lat_lon), l_max)
+
+
+def encode_checked(lat_lon: Tensor, l_max: int) -> Tensor:
+    """Return `encode` of what is known to be locations: their values are not looked at, no GPU is waited for."""
     return real_spherical_harmonics(*to_theta_phi(lat_lon), l_max)
 
 

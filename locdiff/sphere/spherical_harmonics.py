@@ -18,12 +18,11 @@ def real_spherical_harmonics(theta: Tensor, phi: Tensor, l_max: int) -> Tensor:
     fastest.
     """
     theta, phi = torch.broadcast_tensors(theta, phi)
-    return _harmonics(theta.flatten(), phi.flatten(), l_max).view(*theta.shape, (l_max + 1) ** 2)
+    return OPERATION(theta.flatten(), phi.flatten(), l_max).view(*theta.shape, (l_max + 1) ** 2)
 
 
-@torch.library.custom_op("locdiff::spherical_harmonics", mutates_args=())
-def _harmonics(theta: Tensor, phi: Tensor, l_max: int) -> Tensor:
-    """Return Y_lm of n points, (n,), (n,) -> (n, D). It is one operation: torch.compile need not unroll it."""
+def _harmonics(theta, phi, l_max):
+    """Return Y_lm of n points, (n,), (n,) -> (n, D)."""
     harmonics = _empty(theta, phi, l_max)
     size = max(1, BLOCK.get(theta.device.type, BLOCK["cpu"]) // (l_max + 1))
     for start in range(0, len(theta), size):
@@ -32,7 +31,6 @@ def _harmonics(theta: Tensor, phi: Tensor, l_max: int) -> Tensor:
     return harmonics
 
 
-@_harmonics.register_fake
 def _empty(theta, phi, l_max):
     return theta.new_empty((l_max + 1) ** 2, len(theta)).T
 
@@ -48,7 +46,13 @@ def _backward(ctx, gradient):
     return phi.cos() * about_y - phi.sin() * about_x, about_z, None
 
 
-_harmonics.register_autograd(_backward, setup_context=_keep)
+# One operation, which torch.compile need not unroll; `torch.library.custom_op` would import the compiler to run it.
+_NAME = "locdiff::spherical_harmonics"
+torch.library.define(_NAME, "(Tensor theta, Tensor phi, int l_max) -> Tensor")
+torch.library.impl(_NAME, "default", _harmonics)
+torch.library.register_fake(_NAME, _empty)
+torch.library.register_autograd(_NAME, _backward, setup_context=_keep)
+OPERATION = torch.ops.locdiff.spherical_harmonics.default
 
 
 def _fill(out, theta, phi, l_max):

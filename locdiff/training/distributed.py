@@ -1,4 +1,4 @@
-"""Devices, the processes that torchrun starts, and the signals that stop them."""
+"""The processes that torchrun starts, their devices, and the signals that stop them."""
 
 import contextlib
 import os
@@ -8,22 +8,21 @@ import threading
 import torch
 from torch import distributed
 
+from locdiff.devices import pick_device
 from locdiff.errors import InputError
-
-
-def pick_device(name=None):
-    """Return the torch device of that name, or a GPU if there is one, else the CPU; InputError if it cannot be used."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
-    return torch.device(name)
 
 
 def rank_and_world_size():
     """Return this process's number among those that torchrun started, and how many there are, else (0, 1)."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def _variable(name, default):
+    """The number in an environment variable that torchrun sets."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise InputError(f"the environment variable {name} is '{text}', not a number: start with torchrun, or unset it")
+    return int(text)
 
 
 @contextlib.contextmanager
@@ -32,16 +31,19 @@ def process_group(name=None, backend=None):
 
     Nothing may hold the process group afterwards: its threads would outlive it, and abort the process as it ends.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _variable("WORLD_SIZE", 1) < 2:
         yield pick_device(name)
         return
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
+    device = pick_device(f"cuda:{_variable('LOCAL_RANK', 0)}" if name == "cuda" else name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     from torch.distributed.nn import functional  # noqa: F401  before there is a group, which it would keep for ever
 
-    distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"))
+    try:
+        distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"))
+    except ValueError as error:  # of the other variables
+        raise InputError(f"WORLD_SIZE is set, but {error}: start with torchrun, or unset WORLD_SIZE") from None
     try:
         yield device
     finally:

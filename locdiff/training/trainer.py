@@ -1,12 +1,7 @@
-"""The training of a model: one step, checkpoints, and the loop around them."""
+"""The training of a model: one step, validation and checkpoints; `loop.fit` goes round."""
 
-import contextlib
 import copy
-import csv
 import math
-import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +9,6 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import distributed, nn
-from tqdm import tqdm
 
 from locdiff.data.embeddings import Embeddings
 from locdiff.errors import InputError
@@ -23,11 +17,10 @@ from locdiff.model.checkpoint import rename_tensor
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.seeding import derive_seed
 from locdiff.training.batches import BatchReader
-from locdiff.training.distributed import deferred_signals, rank_and_world_size
+from locdiff.training.distributed import rank_and_world_size
 from locdiff.training.settings import SPIKE, Settings
+from locdiff.training.validation import Validation, is_due
 
-CHECKPOINT_SECONDS = 30
-LOG_EVERY = 10
 SETTLED = 50  # steps after which the usual norm is known
 
 
@@ -36,13 +29,18 @@ class Trainer:
     (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does.
 
     `make_model` makes a module of the model's configuration, with the methods `prepare(data)`, `loss(embeddings,
-    locations)` and `finalize(data)`; `prepare` and `finalize` are what the model takes from the data before the first
-    and after the last step. Where torchrun started several processes, each takes its share of every batch and the
-    gradients are averaged by DistributedDataParallel: but for rounding and dropout, they do together what one process
-    does.
+    locations)` and `finalize(data, validation, progress)`; `prepare` and `finalize` are what the model takes from the
+    data before the first and after the last step. With `validation` pictures, which `train` must not hold, the weights
+    that are kept are those of the largest `validation_nats(embeddings, locations)`, and the model is calibrated.
+
+    Where torchrun started several processes, each takes its share of every batch and the gradients are averaged by
+    DistributedDataParallel: but for rounding and dropout, they do together what one process does.
     """
 
-    def __init__(self, settings: Settings, train: Embeddings, device: torch.device, make_model=LocDiffusion):
+    def __init__(
+        self, settings: Settings, train: Embeddings, device: torch.device, make_model=LocDiffusion,
+        validation: Embeddings | None = None,
+    ):  # fmt: skip
         self.settings, self.train, self.device, self.step = settings, train, device, 0
         self.rank, self.processes = rank_and_world_size()
         t = settings.training
@@ -58,6 +56,7 @@ class Trainer:
         )
         self.steps = t.steps or math.ceil(t.epochs * len(train) / t.batch)
         self.guard = SpikeGuard()
+        self.validation_data, self.validation = validation, None if validation is None else Validation(validation)
         self.model.bf16 = t.bf16
         if t.compile:
             self.model.network.compile()
@@ -100,6 +99,25 @@ class Trainer:
         lr = t.lr * min(1, (self.step + 1) / max(1, t.warmup))
         return lr * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)) if t.decay else lr
 
+    def validate(self) -> float | None:
+        """Return the validation's nats where it is due after this step, and keep the best weights; otherwise None."""
+        if self.validation is None or not (is_due(self.step) or self.step == self.steps):
+            return None
+        return self.validation.check(self.averaged_model(), self.step, self._from_first_process)
+
+    def _from_first_process(self, value):
+        if self.processes == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(shared, 0)
+        return shared.item()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all steps are taken, or the validation has not improved for as long as `patience` allows."""
+        patience = self.settings.training.patience
+        return self.step >= self.steps or bool(self.validation and 0 < patience <= self.validation.since)
+
     def leave(self) -> None:
         """Let go of the other processes: their group, which this one's loss belongs to, can then be destroyed."""
         self._loss = None
@@ -111,10 +129,17 @@ class Trainer:
         model.bf16 = False
         return model.eval()
 
-    def finished_model(self, progress: bool = True) -> Any:
-        """Return the averaged model with what is fitted to it after training."""
+    def best_model(self) -> Any:
+        """Return the averaged model of the step that the validation found best, or else that of the last step."""
         model = self.averaged_model()
-        model.finalize(self.train, progress)
+        if self.validation:
+            model.load_state_dict(self.validation.best, strict=False)
+        return model
+
+    def finished_model(self, progress: bool = True) -> Any:
+        """Return the best model with what is fitted to it after training."""
+        model = self.best_model()
+        model.finalize(self.train, self.validation_data if self.settings.training.calibrate else None, progress)
         return model.eval()
 
     def save(self, run: Path) -> None:
@@ -125,34 +150,56 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             tensors[f"weight.{name}"] = parameter.detach()
             tensors |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        extra = {}
+        if self.validation:
+            tensors, extra = tensors | self.validation.tensors(), self.validation.metadata()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        metadata = {"step": repr(self.step)} | {name: repr(value) for name, value in vars(self.guard).items()}
+        metadata = (
+            {"step": repr(self.step), "has_prior": "True"}
+            | {name: repr(value) for name, value in vars(self.guard).items()}
+            | extra
+        )
         with atomic_path(run / "state.safetensors") as path:
             save_file(tensors, path, metadata)
-        self.averaged_model().save(run)
+        self.best_model().save(run)
 
     def restore(self, run: Path) -> None:
         """Continue from state.safetensors of the run folder. Raises InputError if it does not fit or is damaged."""
         path = run / "state.safetensors"
         if not path.exists() and (run / "training.json").exists():
+            if (run / "model.safetensors").exists():
+                raise InputError(f"{path} is missing: without it this run cannot continue; train a new one")
             return  # stopped before the first checkpoint
         try:
             with safetensors.safe_open(path, "pt") as file:
-                stored = {rename_tensor(name): name for name in file.keys()}
-                metadata = {"skipped": 0, "in_a_row": 0, "usual_norm": math.inf} | file.metadata()
-                self.step = int(metadata["step"])
-                self.guard = SpikeGuard(
-                    float(metadata["usual_norm"]), int(metadata["skipped"]), int(metadata["in_a_row"])
-                )
-                for name, parameter in self.model.named_parameters():
-                    parameter.data.copy_(file.get_tensor(stored[f"weight.{name}"]))
-                    self.average[name].copy_(file.get_tensor(stored[f"average.{name}"]))
-                    self.optimizer.state[parameter] = {
-                        key: file.get_tensor(stored[f"adam.{key}.{name}"]).to(self.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
-        except (OSError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+                self._restore(file, {"skipped": 0, "in_a_row": 0, "usual_norm": math.inf} | file.metadata())
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
             raise InputError(f"cannot continue from {path}: {error!r}") from None
+
+    def _restore(self, file, metadata):
+        stored = {rename_tensor(name): name for name in file.keys()}
+
+        def get(name, like):
+            tensor = file.get_tensor(stored[name])
+            if tensor.shape != like.shape:
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(like.shape)}")
+            return tensor.to(self.device)
+
+        for name, parameter in self.model.named_parameters():
+            parameter.data.copy_(get(f"weight.{name}", parameter))
+            self.average[name].copy_(get(f"average.{name}", parameter))
+            adam = {key: get(f"adam.{key}.{name}", parameter) for key in ("exp_avg", "exp_avg_sq")}
+            adam["step"] = file.get_tensor(stored[f"adam.step.{name}"]).to(self.device)
+            self.optimizer.state[parameter] = adam
+        if self.validation:
+            names = [name for name, _ in self.model.named_parameters()]
+            self.validation.restore({name: get(f"best.{name}", self.average[name]) for name in names}, metadata)
+        if "has_prior" not in metadata:  # a run of format 3 or 4
+            for name, buffer in self.model.named_buffers():
+                if name.endswith(".prior"):
+                    buffer.zero_()
+        self.step = int(metadata["step"])
+        self.guard = SpikeGuard(float(metadata["usual_norm"]), int(metadata["skipped"]), int(metadata["in_a_row"]))
 
 
 class SpikeGuard:
@@ -184,66 +231,3 @@ class MeanLoss(nn.Module):
 
     def forward(self, embeddings, lat_lon):
         return self.model.loss(embeddings, lat_lon, *self.share).mean()
-
-
-def fit(trainer: Trainer, run: Path | None, progress: bool = True) -> None:
-    """Train to the end, with a log line every 10 steps and a checkpoint every half minute, both by the first process.
-
-    Ctrl-C saves and raises KeyboardInterrupt; SIGTERM saves and exits with code 0.
-    """
-    writes, saved, total, taken, skipped = trainer.rank == 0, time.monotonic(), 0.0, 0, trainer.guard.skipped
-    quiet = not (progress and writes)
-    bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", unit="step", disable=quiet)
-    log_file = open_log(run / "log.csv", trainer.step) if writes else contextlib.nullcontext()
-    with log_file as log, bar, deferred_signals() as stop:
-        asked = 0
-        while trainer.step < trainer.steps and not asked:
-            loss, lr = trainer.training_step()
-            if trainer.guard.skipped > skipped:
-                skipped = trainer.guard.skipped
-                bar.write(f"step {trainer.step} was left out, {skipped} so far: its loss was {loss:.4g}", sys.stderr)
-            else:
-                total, taken = total + loss, taken + 1
-            bar.update()
-            if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.steps:
-                mean, asked = _over_processes(trainer, total / taken if taken else math.nan, stop[0])
-                total, taken = 0.0, 0
-                if writes:
-                    log.write(f"{trainer.step},{mean:.6g},{lr:.6g},{skipped}\n")
-                bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}", **({"left_out": skipped} if skipped else {}))
-            elif trainer.processes == 1:
-                asked = stop[0]
-            if writes and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                trainer.save(run)
-                saved = time.monotonic()
-        if writes:
-            trainer.save(run)
-    if asked:
-        message = f"stopped at step {trainer.step} of {trainer.steps} and saved; continue with "
-        message += f"python -m locdiff.train --resume {run}"
-        if asked == signal.SIGTERM:
-            print(message, file=sys.stderr)
-            sys.exit(0)
-        raise KeyboardInterrupt(message)
-
-
-def _over_processes(trainer, loss, signal_number):
-    """The mean of the loss over all processes, and the signal that any of them has had."""
-    if trainer.processes == 1:
-        return float(loss), signal_number
-    both = torch.tensor([float(loss), float(signal_number)], device=trainer.device)
-    everywhere = [torch.empty_like(both) for _ in range(trainer.processes)]
-    distributed.all_gather(everywhere, both)
-    losses, signals = torch.stack(everywhere).T
-    return losses.mean().item(), int(signals.max())
-
-
-def open_log(path: Path, step: int):
-    """Open log.csv for appending, without the lines after `step` that an interrupted run may have left."""
-    kept = []
-    if step and path.exists():
-        with open(path, newline="") as file:
-            kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
-    file = open(path, "w", newline="", buffering=1)
-    file.write("\n".join(["step,loss,lr,skipped", *(",".join(row) for row in kept)]) + "\n")
-    return file

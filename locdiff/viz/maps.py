@@ -132,8 +132,8 @@ def draw_predictions(
     """Write a png: for each picture the picture, its density over the world with samples and truth, and a close-up.
 
     n pictures, at least one: places (n, 2), density (n, N) over the HEALPix `anchors` (N, 2), samples (n, S, 2), truth
-    (n, 2), pictures (n; PIL images, or arrays (height, width, 3) in [0, 1]), names (n). Raises InputError if the file
-    cannot be written.
+    (n, 2), pictures (n; PIL images, arrays (height, width, 3) in [0, 1], words or None), names (n). Raises InputError
+    if the file cannot be written.
     """
     n, columns = len(places), min(2, len(places))
     rows, widths = -(-n // columns), [1, 2.3, 1.15]
@@ -198,8 +198,12 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def _draw_picture(axes, picture, title):
-    axes.imshow(np.asarray(picture), interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
+    if picture is None or isinstance(picture, str):
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, picture or "", ha="center", va="center", wrap=True, fontsize=14, parse_math=False)
+    else:
+        axes.imshow(np.asarray(picture), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
     axes.set_title(title, parse_math=False)  # a name may hold dollar signs
 
 

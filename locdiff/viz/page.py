@@ -37,11 +37,11 @@ def write_page(
     title: str,
     note: str,
     names: Sequence[str],
-    pictures: Sequence[Image.Image | None],
+    pictures: Sequence[Image.Image | str | None],
     predictions: Sequence[Any],
     density: Tensor,
 ) -> None:
-    """Write the page for n pictures: names (n), pictures (n), `pipeline.Prediction`s (n).
+    """Write the page for n pictures: names (n), pictures or words (n), `pipeline.Prediction`s (n).
 
     `density` (n, N) holds the probabilities of the HEALPix pixels. Raises InputError if the file cannot be written.
     """
@@ -54,10 +54,12 @@ def write_page(
 
 
 def _card(name, picture, prediction, density, grey):
-    """Return what the page shows of one picture: itself, if there is one, its density in two windows, and numbers."""
+    """Return what the page shows of a picture or words: itself, if there is one, its density twice, and numbers."""
+    words = picture if isinstance(picture, str) else None
     return {
         "name": name,
-        "picture": picture and _thumbnail(picture),
+        "words": words,
+        "picture": _thumbnail(picture) if picture and not words else None,
         "prediction": prediction,
         "world": _map(prediction, density, grey, maps.WORLD),
         "near": _map(prediction, density, grey, maps.close_up(np.array(prediction.places[0]))),

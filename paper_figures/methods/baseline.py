@@ -43,7 +43,7 @@ class Baseline(nn.Module):
         """Fit the whitening of the embeddings to the training data."""
         fit_whitening(self, data, self.config.network.whiten)
 
-    def finalize(self, data, progress=True):
+    def finalize(self, data, validation=None, progress=True):
         """Add nothing: all of a baseline is trained by its loss."""
 
     def place(self, embeddings):

@@ -1,5 +1,7 @@
 """What the commands say to input that they cannot use."""
 
+import re
+
 import pytest
 import torch
 from support.commands import outcome
@@ -20,6 +22,16 @@ from locdiff.data.embeddings import write_embeddings
         (train.main, ["--data", "nowhere"], "nowhere is no folder"),
         (train.main, ["--resume", "nowhere"], "nowhere/training.json"),
         (train.main, ["--resume", "nowhere", "--lr", "1"], "takes no other settings"),
+        (train.main, ["--data", ""], "argument --data: it is empty"),
+        (train.main, ["--resume", ""], "argument --resume: it is empty"),
+        (train.main, ["--weight-decay", "-1"], "weight_decay must be at least 0, got -1.0"),
+        (train.main, ["--snr-first", "1e300"], "snr_first must lie in 1e-06..1,000,000.0, got 1e+300"),
+        (train.main, ["--snr-shift", "1e-300"], "snr_shift must lie in"),
+        (train.main, ["--lr", "inf"], "lr must be a finite number, got inf"),
+        (train.main, ["--clip", "nan"], "clip must be a finite number, got nan"),
+        (train.main, ["--seed", str(2**63)], "seed must be a whole number of at most 64 bits"),
+        (train.main, ["--holdout", "-1"], "holdout must be at least 0, got -1"),
+        (train.main, ["--decoder-nside", "1000000"], "decoder_nside must lie in 1..4,096, got 1000000"),
         (evaluate.main, [], "give the folder of a training run"),
         (evaluate.main, ["nowhere"], "nowhere/training.json"),
         (evaluate.main, ["nowhere", "--gallery", "mp16"], "--gallery says where --hybrid retrieves from; add --hybrid"),
@@ -28,6 +40,16 @@ from locdiff.data.embeddings import write_embeddings
         (predict.main, ["nowhere", "a.jpg"], "nowhere/config.json is missing"),
         (predict.main, ["nowhere", "a.jpg", "--memory", "0"], "at least 1 MB, got 0: change --memory"),
         (evaluate.main, ["nowhere", "--memory", "-1"], "at least 1 MB, got -1: change --memory"),
+        (predict.main, ["nowhere", "a.jpg", "--memory", str(2**63)], "at most 1,073,741,824 MB"),
+        (predict.main, ["nowhere", ""], "argument PICTURE: it is empty"),
+        (predict.main, ["nowhere", "a.jpg", "--batch", str(2**63)], "argument --batch: must be at most"),
+        (evaluate.main, ["nowhere", "--data", ""], "argument --data: it is empty"),
+        (evaluate.main, ["nowhere", "--samples", "0"], "argument --samples: must be at least 1, got 0"),
+        (evaluate.main, ["nowhere", "--thresholds", "1e300"], "distances in km, above 0, on Earth at most 20,016"),
+        (embed.main, ["nowhere", "out", "--batch", "0"], "argument --batch: must be at least 1, got 0"),
+        (embed.main, ["nowhere", "out", "--workers", "-1"], "argument --workers: must be at least 0, got -1"),
+        (embed.main, ["nowhere", "out", "--max-pixels", "0"], "argument --max-pixels: must be at least 1, got 0"),
+        (embed.main, ["nowhere", ""], "argument OUT: it is empty"),
         (embed.main, ["nowhere", "out", "--encoder", "clap:x"], "'clap:x' is no encoder that this program knows"),
     ],
 )  # fmt: skip
@@ -59,3 +81,23 @@ def test_embeddings_of_another_encoder_are_refused_by_name(run, tmp_path, capsys
     ]:
         code, lines = outcome(main, argv, capsys)
         assert code == 2 and "by 'clip', but this model was trained on 'thumbnail-16'" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "abc"}, "the environment variable WORLD_SIZE is 'abc', not a number: start with torchrun"),
+        ({"WORLD_SIZE": "-1"}, "the environment variable WORLD_SIZE is '-1', not a number"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set, but .* RANK expected, but not set: start with torchrun"),
+    ],
+)
+def test_variables_of_torchrun_that_do_not_fit_are_named(variables, message, tmp_path, capsys, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for main, argv in (
+        (train.main, ["--out", str(tmp_path / "run")]),
+        (embed.main, ["nowhere", str(tmp_path / "out")]),
+    ):
+        code, lines = outcome(main, [*argv, "--device", "cpu"], capsys)
+        assert code == 2 and len(lines) == 1 and re.search(message, lines[0]), lines
+    assert list(tmp_path.iterdir()) == []

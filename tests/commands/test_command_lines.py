@@ -1,16 +1,20 @@
 """The command `locdiff` and what it leads to: help, options and exit codes."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import outcome
 
 from locdiff import __main__, options
@@ -48,6 +52,14 @@ def test_locdiff_says_what_there_is(locdiff, capsys, arguments):
 def test_locdiff_hands_its_arguments_on(locdiff, capsys):
     locdiff("train", "--preset", "smoke", "--l-max", "9", "--dry-run")
     assert json.loads(capsys.readouterr().out)["model"]["network"]["l_max"] == 9
+
+
+def test_the_help_names_the_command_that_was_called(locdiff, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        locdiff("train", "--help")
+    assert capsys.readouterr().out.startswith("usage: locdiff train ")
+    monkeypatch.setattr(sys, "argv", ["/there/locdiff/train.py"])
+    assert options.Parser(prog="python -m locdiff.train").prog == "python -m locdiff.train"
 
 
 def test_a_command_that_there_is_not_gets_one_line_and_code_2(monkeypatch, capsys):
@@ -145,6 +157,59 @@ ENDS = [
 @pytest.mark.parametrize(("main", "code", "said"), ENDS, ids=["input", "ctrl-c", "with a message", "sigterm", "exit"])
 def test_a_command_ends_with_a_line_and_a_code(main, code, said, capsys, handlers):
     assert outcome(lambda argv: main(), None, capsys) == (code, said)
+
+
+def full_disk():
+    raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
+
+
+def too_large():
+    torch.empty(2**60)
+
+
+@pytest.mark.parametrize(
+    ("main", "message"),
+    [
+        (full_disk, r"error: cannot write log.csv: .*No space left on device.*; make room there"),
+        (lambda: stop_by(OSError(errno.ENOSPC, "No space left")), r"error: cannot write the standard output: "),
+        (too_large, r"error: not enough memory: .*; lower --memory, --batch or the size of the model"),
+        (lambda: stop_by(MemoryError()), r"error: not enough memory: nothing is left; lower --memory"),
+    ],
+    ids=["disk", "output", "torch", "python"],
+)
+def test_a_full_disk_or_memory_is_one_line(main, message, capsys, handlers):
+    code, lines = outcome(lambda argv: main(), None, capsys)
+    assert code == 2 and len(lines) == 1 and re.match(message, lines[0]), lines
+
+
+def test_other_errors_of_the_system_are_not_hidden(handlers):
+    for error in (OSError(errno.EBADF, "Bad file descriptor"), RuntimeError("a mistake")):
+        with pytest.raises(type(error)):
+            options.run(lambda error=error: stop_by(error))
+
+
+def test_a_warning_is_one_line(capsys, handlers):
+    def warn():
+        warnings.simplefilter("default")
+        warnings.warn("two\n  lines", stacklevel=1)
+
+    options.run(warn)
+    assert capsys.readouterr().err == "warning: two lines\n"
+
+
+def test_a_closed_output_is_named(monkeypatch, capsys, handlers):
+    monkeypatch.setattr(sys, "stdout", None)
+    code, lines = outcome(lambda argv: print("more"), None, capsys)
+    assert code == 2 and lines == ["error: the standard output is closed; send it to a file, or to /dev/null"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_what_is_printed_is_written_out_before_the_end(monkeypatch, capsys, handlers):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, lines = outcome(lambda argv: print("more"), None, capsys)
+        monkeypatch.undo()
+    assert code == 2 and len(lines) == 1 and "cannot write the standard output: " in lines[0]
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path, monkeypatch, capsys, handlers):

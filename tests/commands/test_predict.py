@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -58,10 +60,20 @@ def test_predict_prints_a_line_a_prediction_and_draws(run, pictures, tmp_path, c
 
 
 def test_predictions_that_cannot_be_drawn_or_drawn_from_are_refused(run, pictures, tmp_path, capsys):
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
     for extra, message in (
         (["--map", str(tmp_path / "nowhere" / "map.png")], "nowhere is no folder"),
-        (["--seed", "-1"], "--samples and --seed at least 0"),
-        (["--top-k", "0"], "--top-k and --batch must be at least 1"),
+        (["--seed", "-1"], "argument --seed: must be at least 0, got -1"),
+        (["--top-k", "0"], "argument --top-k: must be at least 1, got 0"),
+        (["--workers", "-1"], "argument --workers: must be at least 0, got -1"),
+        (["--html", str(tmp_path / "page.txt")], "page.txt: the file's ending must be one of .html, .htm"),
+        (["--map", str(tmp_path / "map.pdf")], "map.pdf: the file's ending must be one of .png"),
+        (["--exiftool", str(tmp_path / "gps.jpg")], "gps.jpg: the file's ending must be one of .csv"),
+        (["--map", pictures[0]], f"--map would overwrite {pictures[0]}"),
+        (["--out", str(tmp_path / "a.csv"), "--exiftool", str(tmp_path / "a.csv")], "--exiftool would overwrite"),
+        (["--html", ""], "argument --html: it is empty"),
+        (["--html", str(folder)], "folder.html: it is a folder"),
         (["--out", str(tmp_path / "p.jsonl"), "--long"], "--long is a form of csv"),
         (["--min-probability", "1.5"], "--min-probability is a probability"),
         (["--exiftool", str(tmp_path / "nowhere" / "gps.csv")], "nowhere/gps.csv: "),
@@ -230,3 +242,29 @@ def test_a_batch_of_bad_pictures_only_does_not_end_the_run(run, pictures, tmp_pa
     assert code == 2 and "3 of 5 pictures could not be read" in lines[-1]
     assert all(any(f"cannot read the picture {path}" in line for line in lines) for path in bad)
     assert {line.split(",")[0] for line in Path(out).read_text().splitlines()[1:]} == set(pictures)
+
+
+def test_an_old_file_is_replaced_at_the_end_or_not_at_all(run, five_views, pictures, tmp_path, capsys):
+    data, out, bad = tmp_path / "data", tmp_path / "out.csv", tmp_path / "bad.jpg"
+    shutil.copytree(five_views, data)
+    embeddings = np.load(data / "embeddings.npy")
+    embeddings[3] = np.nan
+    np.save(data / "embeddings.npy", embeddings)
+    bad.write_text("no picture")
+    out.write_text("old")
+    code, lines = outcome(predict.main, [str(run), str(data), "--batch", "2", "--out", str(out)], capsys)
+    assert code == 2 and "row 3" in lines[-1] and "out.csv stays as it was" in lines[-2] and out.read_text() == "old"
+    assert len((tmp_path / "out.part.csv").read_text().splitlines()) == 3
+    code, lines = outcome(predict.main, [str(run), str(bad), "--out", str(out)], capsys)
+    assert code == 2 and "1 of 1 pictures could not be read" in lines[-1] and out.read_text() == "old"
+    code, lines = outcome(predict.main, [str(run), str(bad), pictures[0], "--out", str(out)], capsys)
+    assert code == 2 and len(out.read_text().splitlines()) == 2 and not (tmp_path / "out.part.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_full_standard_output_is_named(run, pictures, monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, lines = outcome(predict.main, [str(run), pictures[0], "--samples", "0"], capsys)
+        monkeypatch.undo()
+    assert code == 2 and len(lines) == 1 and "cannot write the standard output: " in lines[0]

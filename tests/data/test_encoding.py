@@ -17,6 +17,7 @@ from support.pictures import exif_bytes, gps, jpeg, make_pictures
 from support.processes import embed_slowly, fresh_processes
 
 from locdiff.data import encoders, encoding
+from locdiff.data.embedding_progress import DONE, TODO, Progress, progress_key
 from locdiff.data.embeddings import read_embeddings
 from locdiff.data.places import read_places
 from locdiff.errors import InputError
@@ -67,8 +68,8 @@ def test_failures_are_listed_and_left_out(tmp_path, encoder):
 
 def test_other_pictures_or_another_encoder_do_not_go_on_in_the_same_folder(tmp_path, encoder):
     source = make_pictures(tmp_path / "pictures", 4)
-    encoding._Progress(tmp_path / "out", encoding._key(["other"], encoder.name), 4, True)
-    with pytest.raises(InputError, match="begun with other pictures or another encoder"):
+    Progress(tmp_path / "out", progress_key(["other"], encoder.name), 4, True)
+    with pytest.raises(InputError, match="begun with other pictures or texts, or another encoder"):
         encoding.embed(source, tmp_path / "out", encoder, workers=0)
 
 
@@ -80,7 +81,7 @@ def test_two_processes_share_the_work(tmp_path, encoder):
         is None
     )
     states = np.load(tmp_path / "out" / "unfinished" / "progress.npy")
-    assert states.tolist() == [encoding.TODO, encoding.DONE] * 4 + [encoding.TODO]
+    assert states.tolist() == [TODO, DONE] * 4 + [TODO]
     encoding.embed(source, tmp_path / "out", encoder, workers=0, rank=0, world=2)
     np.testing.assert_array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("alone", "out")))
 
@@ -90,7 +91,7 @@ def begin(folder):
     if not (folder / "out" / "unfinished").exists():
         ids = [f"{i}.jpg" for i in range(9)]
         name = next((folder / "alone").glob("meta.json")).read_text()
-        encoding._Progress(folder / "out", encoding._key(ids, json.loads(name)["encoder"]), 9, True)
+        Progress(folder / "out", progress_key(ids, json.loads(name)["encoder"]), 9, True)
 
 
 def test_twenty_kills_lose_and_repeat_nothing_that_was_finished(tmp_path):

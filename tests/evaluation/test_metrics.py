@@ -9,7 +9,6 @@ import torch
 from locdiff.evaluation import metrics
 from locdiff.sphere import pixels
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM
-from locdiff.sphere.healpix import healpix_anchors
 
 DEGREE_KM = math.pi * EARTH_RADIUS_KM / 180  # 111.195
 
@@ -52,16 +51,6 @@ def test_failed_predictions_are_misses_and_counted():
 def test_no_predictions_give_no_score():
     scores = metrics.score(torch.empty(0, 2), torch.empty(0, 2))
     assert scores["count"] == 0 and math.isnan(scores["accuracy"][1]) and math.isnan(scores["median_km"])
-
-
-def test_mass_within_counts_pixels_of_a_uniform_density():
-    anchors = healpix_anchors(64)
-    density = torch.full((1, len(anchors)), 1 / len(anchors))
-    for truth in (places((48.9, 2.4)), places((-90, 0)), places((0, 180))):
-        mass = pixels.mass_within(density, anchors, truth)
-        for k, rel in ((750, 0.1), (2500, 0.02)):  # the area of a spherical cap, up to the pixels on its rim
-            share = mass[0, pixels.THRESHOLDS_KM.index(k)].item()
-            assert share == pytest.approx(0.5 * (1 - math.cos(k / EARTH_RADIUS_KM)), rel=rel)
 
 
 def test_the_table_has_a_row_for_each_method():

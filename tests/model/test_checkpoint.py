@@ -1,12 +1,13 @@
 """Models in folders: what is saved is what is loaded, damage is named, and folders of format 3 are read."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.models import three_levels, tiny, zoomed
 
 from locdiff.errors import InputError
@@ -30,7 +31,7 @@ def test_a_loaded_model_is_the_saved_one(make, tmp_path):
     assert torch.equal(again.posterior(embeddings).pixel_probs, model.posterior(embeddings).pixel_probs)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     record = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert record.pop("format_version") == 4 and checkpoint.config_from_record(record) == model.config
+    assert record.pop("format_version") == 5 and checkpoint.config_from_record(record) == model.config
 
 
 def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkeypatch):
@@ -63,6 +64,14 @@ def damage(folder, what):
         path.unlink()
     elif what == "no json":
         path.write_text("{")
+    elif what == "binary":
+        path.write_bytes(b"\xff\xfe")
+    elif what == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif what == "a folder of weights":
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors").mkdir()
     elif what == "a list":
         path.write_text("[]")
     else:
@@ -75,8 +84,18 @@ def damage(folder, what):
         ({"network": {"width": 17}}, "does not fit"), ({"format_version": 99}, "format version 99"),
         ({"color": 1}, "that do not fit: .*color"), ({"network": {"color": 1}}, "that do not fit: .*color"),
         ({"inference": None}, "that do not fit: InferenceConfig"), ({"inference": [1]}, "InferenceConfig needs"),
+        ({"network": {"l_max": 7.5}}, "config.json holds .*: l_max must be a whole number, got 7.5"),
+        ({"network": {"whiten": True}}, "config.json holds .*: whiten must be a finite number, got True"),
+        ({"network": {"depth": "2"}}, "config.json holds .*: depth must be a whole number, got '2'"),
+        ({"network": {"depth": 3}}, "config.json holds .*: depth must be even, got 3"),
+        ({"encoder": 5}, "config.json holds .*: encoder must be text, got 5"),
+        ({"format_version": True}, "format version True"),
+        ({"embed_dim": 10**12}, "config.json holds .*: embed_dim must lie in 1..1,000,000"),
+        ({"network": {"width": 65536, "depth": 1000}}, "describes a model that cannot be made: .*memory"),
+        ("binary", "not text"), ("a folder", "config.json as JSON: .*directory"),
+        ("a folder of weights", "model.safetensors cannot be read"),
         ("no weights", "is missing"), ("cut weights", "damaged"), ("no config", "is missing"),
-        ("no json", "no model configuration"), ("a list", "no model configuration"),
+        ("no json", "as JSON"), ("a list", "no model configuration"),
     ],
 )  # fmt: skip
 def test_a_damaged_model_folder_is_refused_by_name(tmp_path, what, message):
@@ -93,6 +112,45 @@ def test_a_checkpoint_of_other_cells_is_refused(tmp_path):
     (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
     with pytest.raises(InputError, match=r"does not fit its config\.json"):
         LocDiffusion.load(tmp_path / "b", "cpu")
+
+
+def spoil(folder, change):
+    """Change the tensors of the model in a folder."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["network.head.weight"].view(-1)[3:4].fill_(math.nan), "network.head.weight holds NaN or infinity"),
+        (lambda t: t["network.head.bias"].view(-1)[3:4].fill_(math.inf), "network.head.bias holds NaN or infinity"),
+        (
+            lambda t: t.update({"network.head.bias": torch.zeros(3)}),
+            r"head.bias is \(3,\) of .*, and should be \(64,\)",
+        ),
+        (lambda t: t.update({"network.head.bias": torch.zeros(64).char()}), "of int8, and should be .* of float32"),
+        (lambda t: t.pop("network.head.bias"), "it lacks network.head.bias"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "it has in addition extra"),
+        (lambda t: t["refinements.0.cell_id"].copy_(torch.arange(10).flip(0)), "cell_id must rise within 0..767"),
+        (lambda t: t["refinements.0.cell_id"][1:2].fill_(0), "cell_id must rise"),
+        (lambda t: t["refinements.0.cell_id"][:1].fill_(-1), "cell_id must rise"),
+        (lambda t: t["refinements.0.cell_id"][-1:].fill_(768), "cell_id must rise"),
+    ],
+)
+def test_weights_that_are_none_are_refused_by_name(tmp_path, change, message):
+    zoomed(range(10)).save(tmp_path)
+    LocDiffusion.load(tmp_path, "cpu")
+    spoil(tmp_path, change)
+    with pytest.raises(InputError, match=rf"model\.safetensors .*{message}"):
+        LocDiffusion.load(tmp_path, "cpu")
+
+
+def test_a_file_is_no_model_folder(tmp_path):
+    tiny().save(tmp_path)
+    with pytest.raises(InputError, match=r"config.json is a file: give the folder of a training run"):
+        LocDiffusion.load(tmp_path / "config.json", "cpu")
 
 
 def expected():
@@ -119,11 +177,11 @@ def test_a_folder_of_format_3_gives_the_answers_that_it_gave():
     assert len(far) == 7 and far.max() < 1e-2
 
 
-def test_a_folder_of_format_3_is_written_as_format_4(tmp_path):
+def test_a_folder_of_format_3_is_written_as_format_5(tmp_path):
     model = LocDiffusion.load(FORMAT_3, "cpu")
     model.save(tmp_path)
     again = LocDiffusion.load(tmp_path, "cpu")
-    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 4
+    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 5
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     for name, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name

@@ -29,7 +29,7 @@ def test_every_loss_trains_and_gives_densities_and_known_mass(loss):
     density = model.posterior(embeddings).pixel_probs
     assert density.shape == (6, 3072) and (density >= 0).all()
     torch.testing.assert_close(density.sum(-1), torch.ones(6), rtol=1e-5, atol=1e-5)
-    x_0 = model.denoise(torch.randn(6, 64), torch.tensor(20), embeddings)
+    x_0 = model.objective.denoise(model(torch.randn(6, 64), torch.tensor(20), embeddings))
     torch.testing.assert_close(x_0[:, 0], torch.ones(6), rtol=1e-4, atol=1e-4)
     if loss == "cosine":  # which leaves the length free: every clean encoding has the square (l_max + 1)^2
         torch.testing.assert_close((x_0[:, 1:] ** 2).sum(-1), torch.full((6,), 63.0), rtol=0.02, atol=0)

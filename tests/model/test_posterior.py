@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from support.calls import count_calls
+from support.caps import mass_within
 from support.models import seeing, sure_of, tiny, with_prior, zoomed
 
 from locdiff.errors import InputError
@@ -182,15 +183,18 @@ def test_what_one_level_says_is_read_off_its_pixels():
     posterior = model.posterior(embeddings(3))
     probs, anchors = posterior.pixel_probs, healpix_anchors(16)
     torch.testing.assert_close(probs, model.objective.pixel_probs(model.grid.synthesis(model.one_pass(embeddings(3)))))
-    assert torch.equal(posterior.mass_within(at), pixels.mass_within(probs, anchors, at))
-    assert torch.equal(posterior.credible_radius(at, (0.3,)), pixels.credible_radius(probs, anchors, at, (0.3,)))
+    within = mass_within(probs, anchors, at, pixels.THRESHOLDS_KM)
+    torch.testing.assert_close(posterior.mass_within(at).double(), within, rtol=0, atol=1e-5)
+    for i, radius in enumerate(posterior.credible_radius(at, (0.3,))[:, 0].tolist()):
+        less, enough = mass_within(probs[i : i + 1], anchors, at[i : i + 1], (radius - 1, radius))[0]
+        assert less < 0.3 + 1e-5 and enough > 0.3 - 1e-5
     places, probability = posterior.modes(2)
     pixel, mass = pixels.modes(probs, 2)
     assert torch.equal(probability, mass) and (great_circle_km(places, anchors[pixel]) < 700).all()
     for k, (place, best) in posterior.best_within().items():
-        own = pixels.mass_within(probs, anchors, place.double())[:, pixels.THRESHOLDS_KM.index(k)]
         if k >= 2500:  # dozens of pixels
-            torch.testing.assert_close(best, own, rtol=0.1, atol=0)
+            own = mass_within(probs, anchors, place, (k,))[:, 0]
+            torch.testing.assert_close(best.double(), own, rtol=0.1, atol=0)
 
 
 def test_a_posterior_is_freed_with_its_last_name():

@@ -6,7 +6,7 @@ import healpy
 import numpy as np
 import pytest
 import torch
-from support.models import EVERY, peaked_at, points_and_masses, repeated, sure_of, three_levels, zoomed
+from support.models import EVERY, cell_points, peaked_at, points_and_masses, repeated, sure_of, three_levels, zoomed
 from support.strategies import EDGE_PLACES
 
 from locdiff.model.posterior import PixelPosterior
@@ -59,7 +59,7 @@ def test_the_mixture_is_the_references(make, at):
         np.testing.assert_allclose(ours.weight[0][order], theirs.weights[their_order], rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(ours.masses[0][order], mass[their_order], rtol=1e-3, atol=1e-9)
         points = hierarchy.points(theirs)[their_order].reshape(-1, 2)
-        ours_at = ours.points[0].view(len(cell_id), -1, 2)[order].flatten(0, 1).double()
+        ours_at = cell_points(ours)[0].view(len(cell_id), -1, 2)[order].flatten(0, 1).double()
         assert great_circle_km(ours_at, torch.from_numpy(points)).max() < 2e-3
     log_density = hierarchy.mixture_log_density(at.numpy(), wanted)
     np.testing.assert_allclose(posterior.log_prob(at), log_density, rtol=0, atol=1e-4)

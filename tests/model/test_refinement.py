@@ -45,7 +45,7 @@ def test_occupied_cells_are_those_that_any_location_belongs_to():
 @pytest.mark.parametrize("cells", [range(EVERY), range(3, EVERY, 64), []], ids=["all", "few", "none"])
 def test_cells_are_found_by_their_ids(cells):
     cells = list(cells)
-    level = refinement.RefinementLevel(1, len(cells), zoomed().config)
+    level = refinement.LowRankHeadLevel(1, len(cells), zoomed().config)
     level.cell_id.copy_(torch.tensor(cells))
     index = level.index_of(torch.arange(EVERY).view(2, -1))
     assert index.shape == (2, EVERY // 2)

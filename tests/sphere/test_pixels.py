@@ -86,25 +86,6 @@ def test_regions_of_the_uniform_density_and_of_one_pixel():
     assert pixels.regions(torch.empty(0, N))[0].shape == (0, 2, N)
 
 
-def test_the_radii_that_hold_shares_by_hand():
-    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)
-    share, at = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]), anchors[[0, 2]]
-    found = pixels.credible_radius(share, anchors, at, (0.5, 0.6, 0.8, 0.81))
-    torch.testing.assert_close(found[0], great_circle_km(at[0], anchors[[0, 1, 1, 2]]).ceil())  # whole km
-    torch.testing.assert_close(found[1], great_circle_km(at[1], anchors[[2, 1, 1, 0]]).ceil())
-    torch.testing.assert_close(pixels.credible_radius(share[1:], anchors[None], at[1:], (0.8,)), found[1:, 2:3])
-    assert pixels.credible_radius(share[:0], anchors, at[:0]).shape == (0, 2)
-
-
-def test_the_mass_within_thresholds_by_hand():
-    anchors = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 10.0]], dtype=torch.float64)  # 111 and 1112 km
-    share = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
-    found = pixels.mass_within(share, anchors, anchors[[0, 2]])
-    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 0.8, 0.8, 1.0], [0.5, 0.5, 0.5, 0.5, 1.0]]))
-    torch.testing.assert_close(pixels.mass_within(share, anchors.expand(2, 3, 2), anchors[[0, 2]]), found)
-    assert pixels.THRESHOLDS_KM == (1, 25, 200, 750, 2500)
-
-
 @pytest.mark.parametrize("place", [EDGE_PLACES[0], EDGE_PLACES[2], EDGE_PLACES[4]])
 def test_modes_are_found_with_their_mass(place):
     """Two modes far apart, of 0.7 and 0.3: their pixels, their masses, and no third."""

@@ -10,3 +10,12 @@ def outcome(main, argv, capsys):
     with pytest.raises(SystemExit) as stop:
         options.run(lambda: main(argv))
     return stop.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+def succeed(main, argv, capsys):
+    """Return what a command wrote, as (standard output, standard error); it must end with code 0."""
+    try:
+        options.run(lambda: main(argv))
+    except SystemExit as stop:
+        assert stop.code in (None, 0), (stop.code, capsys.readouterr().err)
+    return tuple(capsys.readouterr())

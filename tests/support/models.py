@@ -15,7 +15,7 @@ from locdiff.sphere.healpix import healpix_anchors
 
 TINY = {
     "encoder": "test", "embed_dim": 5, "l_max": 7, "width": 16, "depth": 2, "time_dim": 8, "noise_levels": 40,
-    "sample_steps": 20, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
+    "sample_steps": 20, "whiten": 0.3, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
 }  # fmt: skip
 EVERY = 12 * 8**2  # cells of level 1
 
@@ -107,8 +107,13 @@ def repeated(posterior, n):
     return many
 
 
+def cell_points(component):
+    """Return the places of the points of the cells of a MixtureComponent, (n, K M, 2)."""
+    return component.geometry.of_cells(component.geometry.points, component.cell_index)
+
+
 def points_and_masses(posterior):
     """Return the places (P, 2) and masses (P,) of all parts of a RefinedPosterior for its first picture."""
-    points = [posterior.anchors, *(component.points[0].double() for component in posterior.components)]
+    points = [posterior.anchors, *(cell_points(component)[0].double() for component in posterior.components)]
     masses = [posterior.remaining[0], *(component.masses[0].flatten() for component in posterior.components)]
     return torch.cat(points), torch.cat(masses)

@@ -23,6 +23,13 @@ def tar(path, members):
             archive.addfile(info, io.BytesIO(data))
 
 
+def zipped(path, names):
+    """Write a zip archive of pictures of different colors."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, name in enumerate(names):
+            archive.writestr(name, jpeg((40 * i, 90, 90)))
+
+
 def make_pictures(folder, n, seed=0):
     """n noisy pictures with places and authors, a folder that `embed` takes."""
     rng = np.random.default_rng(seed)
@@ -117,3 +124,12 @@ def unknown_zip(path, name):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, jpeg())
     patch_zip(path, local=8, central=10, value=struct.pack("<H", 77))
+
+
+def photographs(folder, places, seed=0):
+    """Write noisy JPEG files IMG_0.jpg, ... with the places (n, 2) in their EXIF data."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for i, place in enumerate(places):
+        pixels = Image.fromarray(rng.integers(0, 255, (16, 16, 3)).astype(np.uint8))
+        pixels.save(folder / f"IMG_{i}.jpg", quality=95, exif=exif_bytes(gps=gps(*place)))

@@ -12,8 +12,8 @@ import torch
 from locdiff import options, train
 from locdiff.data import encoding
 from locdiff.data.encoders import ThumbnailEncoder
-from locdiff.training import trainer as trainer_module
-from locdiff.training.trainer import fit
+from locdiff.training import loop
+from locdiff.training.loop import fit
 from support.training import trainer
 
 TESTS = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def embed_slowly(source, out, count):
 
 def train_on(run, checkpoint_seconds=0, **changes):
     """Train the small run in the folder `run` to its end, with a checkpoint after every step, or every few seconds."""
-    trainer_module.CHECKPOINT_SECONDS = checkpoint_seconds
+    loop.CHECKPOINT_SECONDS = checkpoint_seconds
     torch.set_num_threads(1)
     one = trainer(**changes)
     one.restore(run)
@@ -61,6 +61,6 @@ def train_on(run, checkpoint_seconds=0, **changes):
 
 def train_command(*arguments):
     """Run the command `train` with a checkpoint after every step."""
-    trainer_module.CHECKPOINT_SECONDS = 0
+    loop.CHECKPOINT_SECONDS = 0
     torch.set_num_threads(1)
     options.run(lambda: train.main(arguments))

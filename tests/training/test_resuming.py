@@ -14,8 +14,9 @@ from support.processes import fresh_processes, train_command, train_on
 from support.training import CPU, pictures, trainer
 
 from locdiff.errors import InputError
+from locdiff.training.loop import fit, open_log
 from locdiff.training.settings import load_data, read_settings, start
-from locdiff.training.trainer import Trainer, fit, open_log
+from locdiff.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("stop", [1, 7, 23])

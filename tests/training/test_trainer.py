@@ -12,8 +12,9 @@ from torch import nn
 from locdiff.errors import InputError
 from locdiff.pipeline import Pipeline
 from locdiff.sphere.coordinates import great_circle_km
+from locdiff.training.loop import fit
 from locdiff.training.settings import resolve, start
-from locdiff.training.trainer import SpikeGuard, Trainer, fit
+from locdiff.training.trainer import SpikeGuard, Trainer
 
 
 def test_the_seed_changes_the_run_and_alone_decides_it():
@@ -134,7 +135,7 @@ class Line(nn.Module):
     def loss(self, embeddings, lat_lon):
         return ((embeddings[:, :2] @ self.slope - lat_lon[:, 0].float() / self.scale) ** 2) * torch.rand(len(lat_lon))
 
-    def finalize(self, data, progress):
+    def finalize(self, data, validation, progress):
         self.asked.append(("finalize", len(data)))
 
     def save(self, folder):

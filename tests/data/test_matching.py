@@ -2,7 +2,7 @@
 
 import pytest
 
-from locdiff.evaluation.matching import match_ids
+from locdiff.data.matching import match_ids
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,24 @@ from locdiff.evaluation.matching import match_ids
         (["v1.2.jpg"], ["v1.2"], [0]),
         (["x.jpg", "x.png"], ["x.png", "x"], [1, None]),
         (["cafe\u0301.jpg"], ["caf\u00e9"], [0]),  # NFD, as macOS writes it, and NFC
+        (["cafe\u0301", "caf\u00e9"], ["caf\u00e9", "cafe\u0301"], [1, 0]),
         (["z"], ["caf\u00e9"], [None]),
+        (["a/x.jpg", "c/x.jpg", "b/x.png"], ["b/x.jpg"], [2]),  # the longest common end counts
+        (["a/x.jpg", "a_x.jpg"], ["b/a/x.jpg", "a/x"], [None, None]),
+        (["my_x.jpg"], ["x.jpg"], [None]),
+        (["x.jpg", "y.jpg"], ["a/x.jpg", "a/y", "b/y"], [0, None, None]),
         ([], ["a"], [None]),
     ],
 )
 def test_ids_by_hand(ids, wanted, expected):
     assert match_ids(ids, wanted) == expected
+
+
+def test_ids_that_name_two_are_told_from_those_that_name_none():
+    several = set()
+    ids = ["a/x.jpg", "b/x.jpg", "b/y.jpg", "z.png", "z.jpg"]
+    assert match_ids(ids, ["x", "x.jpg", "y", "w", "c/z", "c/y.jpg"], several) == [None, None, None, None, None, None]
+    assert several == {"x", "x.jpg", "c/z"}  # y.jpg is named twice, w never
 
 
 def test_no_prediction_is_used_twice():

@@ -99,6 +99,8 @@ def embed(
     are `read_source`'s table and its columns. `tally` receives the count of what became of the files.
     """
     out, tally = Path(out), Tally() if tally is None else tally
+    if out.resolve() == Path(source).resolve():
+        raise InputError(f"{out} holds the pictures: give another folder for the embeddings")
     pictures, found = read_source(source, places, tally, columns)
     key = progress_key(found.ids, encoder.name, max_pixels)
     state = Progress(out, key, len(pictures), rank == 0, located=tally.table is None)

@@ -5,10 +5,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
 from locdiff.errors import InputError
-from locdiff.evaluation import metrics
+from locdiff.evaluation import coverage, metrics
 from locdiff.evaluation.hybrid import open_gallery, predict_hybrid
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.evaluation.summaries import (
@@ -18,10 +20,12 @@ from locdiff.evaluation.summaries import (
     predict_all,
     score_baselines,
     score_model,
+    score_prior,
 )  # fmt: skip
 from locdiff.files import atomic_path, versions, write_json
 from locdiff.model.locdiffusion import LocDiffusion
-from locdiff.viz import maps
+from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.viz import curves, maps
 
 ZOOMED = 4  # pictures in zooms.png
 
@@ -63,6 +67,11 @@ def report(
     if queries:
         rows |= _score_hybrid(model, embeddings, found, queries, truth, t.seed, extent, progress)
     worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
+    worth |= coverage.coverage(found["rank"], test.authors)
+    worth |= {"energy_score_km": coverage.energy_score(found["samples"], truth)} | _of_training(run, model)
+    if model.objective.is_natural:
+        prior, worth["prior_nats"] = score_prior(model, truth)
+        rows |= prior
     record = {
         "rows": rows, "one_pass_density": worth, "data": data, "gallery": extent.gallery,
         "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
@@ -73,6 +82,7 @@ def report(
         record["density_metrics"] = density_scores(found, truth)
     written = _write(run, extent, record)
     pictures = _draw(run, extent.suffix, model, embeddings, found, truth, test.encoder)
+    pictures += _draw_curves(run, extent.suffix, found, truth)
     print("written: " + ", ".join(map(str, [*written, *pictures])))
     return rows
 
@@ -99,18 +109,52 @@ def _write(run, extent, record):
 def _as_text(record, columns):
     """The report in Markdown, of the record that metrics.json holds."""
     worth, more = record["one_pass_density"], record.get("density_metrics", {})
-    nats = worth["nats_over_uniform"]
+    nats, (half, low, high), (most, least, top) = (
+        worth[name] for name in ("nats_over_uniform", "coverage_50", "coverage_90")
+    )
+    prior = f"; the prior alone gives {worth['prior_nats']:.2f}" if "prior_nats" in worth else ""
     text = (
         f"Per cent within k km, {record['held_out']:,} held-out pictures. Data: {record['data']}. "
         f"Seed {record['seed']}.\n\n{metrics.table(record['rows'], columns)}\n\n"
         f"The one-pass density gives the true place {abs(nats):.2f} nats {'more' if nats >= 0 else 'less'} than the "
-        "uniform one. "
-        f"Its 50 % and 90 % regions hold the truth of {100 * worth['in_region_50']:.1f} and "
-        f"{100 * worth['in_region_90']:.1f} % of the pictures; their mean areas are "
-        f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2.\n"
+        f"uniform one{prior}. "
+        f"Its 50 % regions hold the truth of {half:.1f} % of the pictures (95 % interval {low:.1f} to {high:.1f}), its "
+        f"90 % regions that of {most:.1f} % ({least:.1f} to {top:.1f}). The regions' mean areas are "
+        f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2. The "
+        f"energy score of the samples is {worth['energy_score_km']:.0f} km.\n"
     )
     lines = [f"{name.replace('_', ' ')}: {value:.3f}\n" for name, value in more.items()]
     return text + "\n" * bool(lines) + "".join(lines)
+
+
+def _of_training(run, model):
+    """What the run says of its training: tau and kappa of every level, the validation's best nats, where it stopped."""
+    levels = [model.calibration, *model.refinements] if model.objective.is_natural else []
+    scales = [level.scale.tolist() for level in levels]
+    record = {"tau": [tau for tau, _ in scales], "kappa": [kappa for _, kappa in scales]}
+    validation = _read_validation(run)
+    if len(validation):
+        best = validation[validation[:, 1].argmax()]
+        record |= {"validation_nats": best[1], "best_step": int(best[0]), "stopped_at": int(validation[-1, 0])}
+    return record
+
+
+def _read_validation(run):
+    path = run / "validation.csv"
+    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) if path.exists() else np.empty((0, 2))
+
+
+def _draw_curves(run, suffix, found, truth):
+    """Draw calibration.png and, of a run with a validation, validation.png; their paths."""
+    outputs, observed = [run / f"calibration{suffix}.png"], metrics.hits(found["each"], truth).double().mean(dim=0)
+    pairs = zip((100 * found["chance"].double().mean(dim=0)).tolist(), (100 * observed).tolist(), strict=True)
+    names = (f"{k:,} km" for k in THRESHOLDS_KM)
+    curves.draw_calibration(outputs[0], found["rank"], dict(zip(names, pairs, strict=True)))
+    validation = _read_validation(run)
+    if len(validation) and not suffix:
+        outputs.append(run / "validation.png")
+        curves.draw_training(outputs[-1], validation, validation[0, 1])
+    return outputs
 
 
 def _draw(run, suffix, model, embeddings, found, truth, encoder):

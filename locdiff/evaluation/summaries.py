@@ -9,12 +9,13 @@ from tqdm import tqdm
 
 from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
-from locdiff.evaluation import density_metrics, metrics
+from locdiff.evaluation import coverage, density_metrics, metrics
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.memory import batch_size
 from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.model.posterior import PixelPosterior
 from locdiff.seeding import derive_seed
-from locdiff.sphere import decoder
+from locdiff.sphere import decoder, pixels
 from locdiff.sphere.coordinates import geographic_center, great_circle_km
 from locdiff.sphere.healpix import ang2pix
 from locdiff.sphere.pixels import THRESHOLDS_KM
@@ -39,7 +40,8 @@ def predict_all(
 
     `samples` (n, samples, 2); `mean` and `mode`, the exact mode of the samples' mean density and the most probable mode
     of the one-pass density, (n, 2); `mean, each` and `each`, the best locations of these two within each threshold,
-    (n, thresholds, 2); `mass` (n, thresholds), what the one-pass density gives the caps around the truth (n, 2);
+    (n, thresholds, 2); `chance` (n, thresholds), what the latter predict of themselves; `mass` (n, thresholds), what
+    the one-pass density gives the caps around the truth (n, 2); `rank` (n,) of the truth in that density;
     `calibration` (n, 5); `localizability` (n,); and `density` (m, N) of the first SHOWN.
     """
     parts, size = [], min(model.posterior_batch_size, batch_size(16 * samples * model.config.network.dimensions))
@@ -55,6 +57,8 @@ def predict_all(
             "mean, each": decoder.best_within_each(mean, THRESHOLDS_KM, mode=mean_mode)[0],
             "mode": posterior.modes()[0][:, 0],
             "each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1),
+            "chance": torch.stack([chance for _, chance in posterior.best_within().values()], dim=1).float(),
+            "rank": coverage.ranks(posterior.pixel_probs, posterior.grid.nside, places, seed, start),
             "mass": posterior.mass_within(places),
             "calibration": calibration(posterior, places),
             "localizability": density_metrics.localizability(posterior.pixel_probs),
@@ -85,6 +89,17 @@ def score_model(
         "LocDiffusion, one-pass density, most probable mode": score(found["mode"], truth),
         "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
     }  # fmt: skip
+
+
+def score_prior(model: LocDiffusion, truth: Tensor) -> tuple[dict[str, dict], float]:
+    """Return the scores of the prior of a model, {row: score}, and the nats that it gives the truth (n, 2)."""
+    coeffs = model.calibration.prior[None].cpu()
+    probs = model.objective.pixel_probs(model.grid.synthesis(coeffs.to(model.device))).cpu()
+    posterior = PixelPosterior(model.grid, model.objective, coeffs, probs, None)
+    places = torch.stack([place for place, _ in posterior.best_within().values()], dim=1).expand(len(truth), -1, -1)
+    log_prob = pixels.log_prob(probs.expand(len(truth), -1), truth)
+    nats = (log_prob + math.log(4 * math.pi)).double().mean().item()
+    return {"Prior alone, best place for each column": metrics.score_each(places, truth)}, nats
 
 
 def density_scores(found: dict[str, Tensor], truth: Tensor) -> dict[str, float]:

@@ -16,7 +16,7 @@ from locdiff.sphere import shdd
 from locdiff.sphere.healpix import HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
-ITERATIONS = 100
+ITERATIONS = 40
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 

@@ -34,14 +34,14 @@ class NetworkConfig:
     def __post_init__(self):
         _within(self, "width", 1, WIDEST)
         _within(self, "l_max", 0, 1000)
-        _within(self, "depth", 2, 1000)
+        _within(self, "depth", 2, 100)
         _within(self, "time_dim", 2, WIDEST)
         for name in ("depth", "time_dim"):
             _require(getattr(self, name) % 2 == 0, f"{name} must be even, got {getattr(self, name)}")
         _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
         if self.whiten != -1:  # to be chosen
-            _within(self, "whiten", 0, 1e6)
-        _within(self, "input_gate_snr", 1e-6, 1e6)
+            _within(self, "whiten", 0, 10**6)
+        _within(self, "input_gate_snr", 1e-6, 10**6)
 
     @property
     def dimensions(self) -> int:
@@ -66,7 +66,7 @@ class DiffusionConfig:
         _within(self, "noise_levels", 1, 100_000)
         _one_of(self, "schedule", SCHEDULES)
         for name in ("snr_first", "snr_last", "snr_shift"):
-            _within(self, name, 1e-6, 1e6)  # beyond which 1 - alpha_bar is rounded to 0 or 1
+            _within(self, name, 1e-6, 10**6)  # beyond which 1 - alpha_bar is rounded to 0 or 1
         first, last = self.snr_first, self.snr_last
         _require(first > last, f"snr_first must be above snr_last, got {first} and {last}")
         _within(self, "p_pure_noise", 0, 1)
@@ -85,7 +85,7 @@ class ObjectiveConfig:
     def __post_init__(self):
         _one_of(self, "loss", OBJECTIVES)
         _within(self, "anchors", 1, 10**8)
-        _within(self, "temperature", 1e-6, 1e6)
+        _within(self, "temperature", 1e-6, 10**6)
         _within(self, "quadrature_nside", 0, FINEST)
         if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
             raise InputError(f"exact_skip needs a loss of natural parameters, got {self.loss}: add --no-exact-skip")

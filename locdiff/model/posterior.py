@@ -14,7 +14,6 @@ from torch import Tensor
 from locdiff.errors import InputError
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
-from locdiff.sphere.coordinates import check_lat_lon
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
@@ -97,7 +96,6 @@ class LocationPosterior(ABC):
 
     def check_one_each(self, lat_lon: Tensor) -> None:
         """Raise InputError unless `lat_lon` (n, 2) holds one location for each picture."""
-        check_lat_lon(lat_lon)
         if tuple(lat_lon.shape) != (len(self), 2):
             raise InputError(f"need one location for each of {len(self)} pictures, got shape {tuple(lat_lon.shape)}")
 

@@ -167,7 +167,7 @@ def cell_priors(level: LowRankHeadLevel, lat_lon: Tensor) -> Tensor:
         index, r, zoomed, _ = _neighbors(level, chunk)
         sums.index_add_(0, index, (r[:, None] * shdd.encode(zoomed, level.l_max)).float())
         counts.index_add_(0, index, r.float())
-    transform = healpix_transform(level.l_max, 2 * (level.l_max // 2 + 1), device=level.cell_id.device)
+    transform = healpix_transform(level.l_max, level.l_max // 2 + 1, device=level.cell_id.device)
     return fit_prior(transform, sums.to(level.cell_id.device), counts.to(level.cell_id.device))
 
 

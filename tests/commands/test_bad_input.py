@@ -25,7 +25,7 @@ from locdiff.data.embeddings import write_embeddings
         (train.main, ["--data", ""], "argument --data: it is empty"),
         (train.main, ["--resume", ""], "argument --resume: it is empty"),
         (train.main, ["--weight-decay", "-1"], "weight_decay must be at least 0, got -1.0"),
-        (train.main, ["--snr-first", "1e300"], "snr_first must lie in 1e-06..1,000,000.0, got 1e+300"),
+        (train.main, ["--snr-first", "1e300"], "snr_first must lie in 1e-06..1,000,000, got 1e+300"),
         (train.main, ["--snr-shift", "1e-300"], "snr_shift must lie in"),
         (train.main, ["--lr", "inf"], "lr must be a finite number, got inf"),
         (train.main, ["--clip", "nan"], "clip must be a finite number, got nan"),

@@ -33,7 +33,7 @@ def world(tmp_path_factory):
         patch.setattr(train, "report", lambda *_: None)  # which takes seconds
         train.main([
             "--preset", "smoke", "--data", str(folder / "split"), "--out", str(folder / "run"), "--steps", "300",
-            "--batch", "32", "--lr", "0.005", "--l-max", "7", "--device", "cpu",
+            "--batch", "32", "--lr", "0.005", "--l-max", "7", "--validation", "0", "--device", "cpu",
         ])  # fmt: skip
     return folder
 

@@ -14,7 +14,7 @@ from PIL import Image
 from support.clip import MODEL, random_weights
 from support.encoders import Brightness
 from support.pictures import exif_bytes, gps, jpeg, make_pictures
-from support.processes import embed_slowly, fresh_processes
+from support.processes import embed_on_full_disk, embed_slowly, fresh_processes
 
 from locdiff.data import encoders, encoding
 from locdiff.data.embedding_progress import DONE, TODO, Progress, progress_key
@@ -201,3 +201,76 @@ def test_a_third_of_many_ids_missing_is_listed(tmp_path):
             assert [row["id"] for row in csv.DictReader(file)] == [f"{i}.jpg" for i in range(0, n, 3)]
         assert len(read_embeddings(out)) == n - n // 3
     assert peaks[3000] - peaks[600] < 2000 * 2400, peaks
+
+
+def half_embedded(folder):
+    """Embed six pictures, one bad, until a kill after four; return the source and the folder."""
+    source, out = folder / "a", folder / "out"
+    source.mkdir()
+    for i in range(6):
+        (source / f"{i}.jpg").write_bytes(jpeg(exif=exif_bytes(gps=gps(10 * i, 5))) if i else b"")
+
+    class Killed(Brightness):
+        def encode(self, batch):
+            if len(self.encoded) == 2:
+                raise KeyboardInterrupt
+            return super().encode(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        encoding.embed(source, out, Killed(), batch=2, workers=0)
+    return source, out
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "cut", "binary"])
+@pytest.mark.parametrize("name", ["progress.npy", "embeddings.npy", "failures.csv", "places.csv"])
+def test_what_is_missing_or_damaged_of_an_unfinished_folder_is_made_again(tmp_path, name, how):
+    source, out = half_embedded(tmp_path)
+    path = out / "unfinished" / name
+    data = path.read_bytes()
+    path.unlink()
+    if how != "missing":
+        path.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "binary": bytes(range(256))}[how])
+    meta = encoding.embed(source, out, Brightness(), batch=2, workers=0)
+    assert (meta["pictures"], meta["failed"], meta["without_place"]) == (5, 1, 0)
+    data, whole = read_embeddings(out), encoding.embed(source, tmp_path / "whole", Brightness(), batch=2, workers=0)
+    np.testing.assert_array_equal(data.embeddings, np.load(tmp_path / "whole" / "embeddings.npy"))
+    assert data.lat_lon.tolist() == [[10 * i, 5] for i in range(1, 6)] and whole.items() >= {"pictures": 5}.items()
+    assert "0.jpg,the file is empty (0 bytes)" in (out / "failures.csv").read_text()
+
+
+def test_places_of_the_pictures_are_noted_though_the_run_began_with_a_table(tmp_path):
+    source, out = half_embedded(tmp_path)
+    (out / "unfinished" / "places.csv").unlink()  # as if they had not been asked for
+    encoding.embed(source, out, Brightness(), workers=0)
+    assert np.isfinite(read_embeddings(out, with_places=False).lat_lon).all()
+
+
+@pytest.mark.parametrize("name", ["key.txt", "progress.npy", "places.csv"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, name):
+    source, out = half_embedded(tmp_path)
+    (out / "unfinished" / name).unlink()
+    (out / "unfinished" / name).mkdir()
+    with pytest.raises(InputError, match=f"cannot write .*{name}"):
+        encoding.embed(source, out, Brightness(), workers=0)
+
+
+@pytest.mark.parametrize("size", [60, 130, 137, 300, 9000])
+def test_a_disk_that_is_full_at_any_file_loses_nothing(tmp_path, size):
+    """At progress.npy, at its last bytes, at key.txt, at failures.csv, and at the embeddings."""
+    source, out = make_pictures(tmp_path / "pictures", 6), tmp_path / "out"
+    (source / "3.jpg").write_text("no picture")
+    context = fresh_processes()
+    receiver, sender = context.Pipe()
+    process = context.Process(target=embed_on_full_disk, args=(source, out, size, sender))
+    process.start()
+    said = receiver.recv()
+    process.join()
+    assert "File too large" in said and "\n" not in said
+    assert encoding.embed(source, out, encoders.ThumbnailEncoder(), workers=0)["pictures"] == 5
+
+
+def test_the_folder_of_the_pictures_is_none_to_write_into(tmp_path, encoder):
+    source = make_pictures(tmp_path / "pictures", 2)
+    with pytest.raises(InputError, match=r"pictures holds the pictures: give another folder"):
+        encoding.embed(source, source, encoder, workers=0)
+    assert len(list(source.iterdir())) == 3

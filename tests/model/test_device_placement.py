@@ -173,7 +173,7 @@ def test_the_random_times_are_the_ones_of_a_masked_assignment():
 @pytest.mark.parametrize("wrong", [[np.nan, 0.0], [120.0, 7.0], [0.0, 400.0]])
 def test_what_is_no_location_is_refused_where_it_comes_in(wrong):
     places = torch.tensor([wrong, [0.0, 0.0]], dtype=torch.float64)
-    for model in (seeing(whiten=0.3), zoomed()):
+    for model in (seeing(whiten=0.3), seeing(whiten=0.3, loss="l2"), zoomed()):
         posterior = model.posterior(PICTURES[:2])
         for ask in (posterior.log_prob, posterior.log_density, posterior.mass_within, posterior.credible_radius):
             with pytest.raises(InputError, match=r"finite|outside"):

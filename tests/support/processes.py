@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import resource
+import signal
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -64,3 +66,14 @@ def train_command(*arguments):
     loop.CHECKPOINT_SECONDS = 0
     torch.set_num_threads(1)
     options.run(lambda: train.main(arguments))
+
+
+def embed_on_full_disk(source, out, size, said):
+    """Embed the pictures of `source` into `out` where no file can have more than `size` bytes; send what is said."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then it is an error, as a full disk is
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        encoding.embed(source, out, ThumbnailEncoder(), batch=2, workers=0)
+        said.send("nothing")
+    except InputError as error:
+        said.send(str(error))

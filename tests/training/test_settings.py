@@ -31,7 +31,7 @@ def test_the_paper_preset_is_table_3():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError):
         resolve("quickstart", **wrong)
-    with pytest.raises(InputError, match="unknown preset 'large'; there are quickstart, zoom, paper, smoke"):
+    with pytest.raises(InputError, match="unknown preset 'large'; there are quickstart, zoom, names, paper, smoke"):
         resolve("large")
 
 

@@ -62,10 +62,8 @@ class NgramEncoder:
 def _hashes(text):
     """Return the hash of every n-gram of a text between the marks < and >."""
     marked = f"<{unicodedata.normalize('NFC', unicodedata.normalize('NFC', text).lower())}>"
-    starts = range(len(marked))
-    return [
-        zlib.crc32(marked[i : i + n].encode()) for n in range(1, LONGEST + 1) for i in starts[: len(marked) - n + 1]
-    ]
+    lengths = range(1, min(LONGEST, len(marked)) + 1)
+    return [zlib.crc32(marked[i : i + n].encode()) for n in lengths for i in range(len(marked) - n + 1)]
 
 
 class SentenceEncoder:
@@ -100,6 +98,8 @@ class SentenceEncoder:
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Return the embeddings (n, dim) of texts."""
+        if not texts:
+            return torch.empty(0, self.dim)
         found = self.model.encode(texts, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False)
         return torch.from_numpy(np.array(found, dtype=np.float32))
 

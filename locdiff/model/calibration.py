@@ -17,6 +17,7 @@ from locdiff.sphere.healpix import HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
+TRUSTS = (1.0, 0.5, 0.2, 0.05, 0.0)
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -31,6 +32,7 @@ def fit_prior(transform: HealpixTransform, sums: Tensor, counts: Tensor) -> Tens
     degree = degree.repeat_interleave(2 * degree + 1)
     counts = counts[:, None].clamp(min=1e-6)
     mean, penalty = (sums / counts).float(), (ROUGHNESS * degree * (degree + 1) / counts).float()
+    mean[:, 0] = 1 / math.sqrt(4 * math.pi)  # of l = 0, which no density depends on
     scale = (1 / (4 * math.pi) + penalty).rsqrt()  # with e = scale x, the Hessian at the uniform density is one
     x = torch.zeros_like(mean).requires_grad_()
 
@@ -51,9 +53,15 @@ def prior_of(lat_lon: Tensor, transform: HealpixTransform) -> Tensor:
 
 
 def fit_scale(loss, start: Tensor) -> Tensor:
-    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if nothing is better."""
+    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if nothing is better.
+
+    The search begins at the best of a few tau below that of `start`: where clipping acts, the loss is flat.
+    """
+    with torch.no_grad():
+        first = [start * torch.tensor([share, 1.0], device=start.device) for share in TRUSTS]
+        before, best = min((loss(scale).item(), -i) for i, scale in enumerate(first))
+    start = first[-best]
     scale = start.detach().clone().requires_grad_()
-    before = loss(start).item()
     _minimize(lambda: loss(scale.clamp(min=0)), scale)
     found = scale.detach().clamp(min=0)
     return found if loss(found).item() < before else start

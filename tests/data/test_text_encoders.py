@@ -38,7 +38,9 @@ def test_ngrams_are_the_signed_counts_of_their_hashes(dim):
 def test_ngrams_are_the_same_on_every_machine():
     """Pinned: embeddings that were made elsewhere must fit."""
     found = make_encoder("ngrams:8").encode_text(["Paris"])[0]
-    torch.testing.assert_close(found, torch.tensor(PINNED), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        found, torch.tensor([0, -0.68825, 0.22942, 0, 0.45883, 0.45883, 0.22942, 0]), rtol=0, atol=1e-4
+    )
 
 
 def test_ngrams_see_neither_case_nor_normal_form_and_chunks_do_not_matter(monkeypatch):
@@ -100,4 +102,6 @@ def test_a_sentence_model_embeds_words_by_their_meaning(minilm):
     torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
     torch.testing.assert_close(minilm.encode_text(WORDS[:2]), found[:2], atol=1e-5, rtol=0)
     assert minilm.encode_text([]).shape == (0, 384)
-    assert minilm.about["preprocessing"] == "at most 256 tokens, unit length" and "sentence_transformers" in minilm.about
+    assert (
+        minilm.about["preprocessing"] == "at most 256 tokens, unit length" and "sentence_transformers" in minilm.about
+    )

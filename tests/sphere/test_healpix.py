@@ -85,6 +85,19 @@ def test_pixels_are_healpys_whatever_the_shape():
     assert healpix.ang2pix(16, lat_lon[0, 0]) == found[0, 0] and healpix.ang2pix(16, lat_lon[:0]).shape == (0, 4)
 
 
+@pytest.mark.parametrize("nside", [1, 2, 3, 8, 64, 512])
+def test_interpolation_is_healpys(nside):
+    """At random places, around the poles, and on the borders of the longitudes."""
+    rng = np.random.default_rng(nside)
+    lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 2000))), rng.uniform(-180, 360, 2000)
+    lat[:500], lat[500:505] = rng.choice([-1, 1], 500) * (90 - 30 / nside * rng.random(500)), [90, -90, 90, 0.1, 0.1]
+    lon[500:505] = [0, 77, 360, -180, 360]
+    pixel, weight = healpix.interpolation(nside, torch.from_numpy(np.stack([lat, lon], axis=-1)))
+    pixels, weights = healpy.get_interp_weights(nside, lon, lat, lonlat=True)
+    np.testing.assert_array_equal(pixel, pixels.T)
+    np.testing.assert_allclose(weight, weights.T, rtol=0, atol=nside * 1e-14)
+
+
 def test_interpolation_is_between_four_pixels_around():
     lat_lon = torch.rand(50, 2, dtype=torch.float64) * torch.tensor([180.0, 360.0]) - torch.tensor([90.0, 180.0])
     pixel, weight = healpix.interpolation(8, lat_lon)

@@ -1,0 +1,90 @@
+"""The prior, and the two numbers that say how much the network is trusted."""
+
+import math
+
+import pytest
+import torch
+from support.models import tiny
+
+from locdiff.model.calibration import ROUGHNESS, Calibration, fit_prior, fit_scale, prior_of
+from locdiff.model.refinement import LowRankHeadLevel, calibrate_level, cell_priors
+from locdiff.sphere import shdd
+from locdiff.sphere.coordinates import from_unit_vector
+from locdiff.sphere.healpix import HealpixTransform
+
+GRID = HealpixTransform(5, 16)
+
+
+def places(n, seed=0, center=(1.0, 0.0, 0.5)):
+    generator = torch.Generator().manual_seed(seed)
+    return from_unit_vector(torch.randn(n, 3, generator=generator, dtype=torch.float64) + torch.tensor(center))
+
+
+def test_the_prior_is_where_the_penalized_likelihood_is_stationary():
+    """E_q[Y] - mean of Y + ROUGHNESS l (l + 1) e / n = 0."""
+    lat_lon = places(400)
+    e, mean = prior_of(lat_lon, GRID), shdd.encode(lat_lon, 5).mean(dim=0).float()
+    degree = torch.arange(6).repeat_interleave(2 * torch.arange(6) + 1)
+    gradient = GRID.log_partition_and_mean(e)[1] - mean + ROUGHNESS * degree * (degree + 1) * e / 400
+    assert gradient.abs().max() < 1e-3 and e.norm() > 1
+
+
+def test_without_locations_the_prior_is_uniform_and_more_of_them_sharpen_it():
+    none = fit_prior(GRID, torch.zeros(1, 36), torch.zeros(1))
+    assert none.abs().max() < 1e-6
+    few, many = prior_of(places(5), GRID), prior_of(places(5).repeat(100, 1), GRID)
+    assert few.norm() < many.norm()
+
+
+@pytest.mark.parametrize("true", [(0.5, 1.0), (2.0, 1.0), (1.0, 0.3), (0.0, 1.0)], ids=str)
+def test_the_calibration_finds_how_far_to_trust_the_network(true):
+    """Locations sampled from tau f + kappa e_prior lead to tau and kappa."""
+    generator = torch.Generator().manual_seed(1)
+    f, calibration = torch.randn(6000, 36, generator=generator) * 0.7, Calibration(36)
+    calibration.prior.copy_(prior_of(places(400), GRID))
+    probs = torch.softmax(GRID.synthesis(true[0] * f + true[1] * calibration.prior), dim=-1)
+    lat_lon = GRID.anchors[torch.multinomial(probs, 1, generator=generator)[:, 0]]
+    coeffs = shdd.encode(lat_lon, 5).float()
+    log_prob = calibration.fit(f + calibration.prior, coeffs, GRID)
+    torch.testing.assert_close(calibration.scale, torch.tensor(true), atol=0.1, rtol=0.1)
+    e = calibration(f)
+    expected = (e * coeffs).sum(dim=-1) - GRID.log_partition(e)
+    torch.testing.assert_close(log_prob.float(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_that_is_wrong_everywhere_is_not_trusted_at_all():
+    f = torch.randn(2000, 36, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(36)
+    calibration.prior.copy_(prior_of(places(2000), GRID))
+    calibration.fit(f + calibration.prior, shdd.encode(places(2000), 5).float(), GRID)
+    assert calibration.scale[0] < 0.1 and calibration.scale[1] == pytest.approx(1, abs=0.05)
+
+
+def test_tau_is_bounded_where_it_is_asked_to_be():
+    lat_lon = places(1000)
+    coeffs, calibration = shdd.encode(lat_lon, 5).float(), Calibration(36)
+    calibration.fit(0.5 * coeffs, coeffs, GRID, most=1.0)
+    assert calibration.scale[0] == 1
+
+
+def test_the_scale_is_never_worse_than_its_start():
+    start = torch.tensor([1.0, 1.0])
+    assert torch.equal(fit_scale(lambda scale: (scale - 1).square().sum() - 1, start), start)
+    found = fit_scale(lambda scale: (scale - torch.tensor([0.3, -2.0])).square().sum(), start)
+    torch.testing.assert_close(found, torch.tensor([0.3, 0.0]), atol=1e-3, rtol=0)
+
+
+def test_a_level_is_calibrated_by_locations_in_its_cells():
+    """A level whose readout is far too sharp loses that sharpness, and its likelihood rises."""
+    model, lat_lon = tiny(levels=2, cells=(768,), zoom_l_max=3, zoom_width=4, zoom_rank=1), places(300)
+    level = model.refinements[0]
+    assert isinstance(level, LowRankHeadLevel)
+    level.cell_id.copy_(torch.arange(768))
+    level.prior.copy_(cell_priors(level, lat_lon))
+    assert level.prior.isfinite().all() and level.prior.abs().max() > 0.01
+    torch.nn.init.normal_(level.head.weight, std=20.0)
+    features = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    before = level.validation_nats(features, lat_lon).mean()
+    calibrate_level(level, features, lat_lon)
+    assert level.scale[0] < 0.2 and level.validation_nats(features, lat_lon).mean() > before
+    assert math.isfinite(before)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import gc
 import os
 import signal
 import sys
@@ -176,6 +177,7 @@ def run(main: Callable[[], Any]) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    gc.freeze()  # what was imported is never freed: the collector, at the exit too, need not look at it
     try:
         _call(main)
     except InputError as error:

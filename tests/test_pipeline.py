@@ -86,3 +86,9 @@ def test_no_pictures_have_no_predictions_and_wrong_ones_are_refused():
     for wrong, message in [(torch.zeros(2, 4), r"\(2, 4\).*\(n, 5\)"), (torch.full((1, 5), math.nan), "NaN")]:
         with pytest.raises(InputError, match=message):
             Pipeline(tiny()).predict(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": 0}, {"top_k": -1}, {"samples": -1}, {"seed": -1}], ids=str)
+def test_numbers_of_predictions_that_there_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match=r"at least|need"):
+        Pipeline(tiny()).predict(torch.zeros(2, 5), **wrong)

@@ -48,7 +48,7 @@ def log_prob(pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
 def log_density(pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
     """Return the log density in nats per steradian of each of n densities at each of m locations, (m, 2) -> (n, m)."""
     count = pixel_probs.shape[-1]
-    pixel = ang2pix(healpy.npix2nside(count), check_lat_lon(lat_lon))
+    pixel = ang2pix(healpy.npix2nside(count), lat_lon)
     return pixel_probs.clamp(min=1e-30).log()[:, pixel] + math.log(count / (4 * math.pi))
 
 

@@ -1,6 +1,7 @@
 """Embeddings folders: how they are read, split and refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from support.embeddings import write_folder
 
 from locdiff.data.embeddings import _read_rows, read_embeddings, train_and_test
+from locdiff.data.pictures import read_source
 from locdiff.errors import InputError
 
 GOOD = np.ones((3, 4), dtype=np.float16)
@@ -117,3 +119,48 @@ def test_photographers_are_kept_apart(tmp_path):
     folder = write_folder(tmp_path / "b", rows, [*lines[:29], "p29,1,2,"], header=header)
     with pytest.raises(InputError, match="names no author for 1 of the pictures"):
         train_and_test(folder, 4, split="author")
+
+
+def two_folders(folder, test):
+    """A folder with train/ of three good embeddings, and test/ of these."""
+    folder.mkdir()
+    write_folder(folder / "train", GOOD, ["a,1,2", "b,3,4", "c,5,6"])
+    write_folder(folder / "test", test, [f"{i},1,2" for i in range(len(test))])
+    return folder
+
+
+def test_held_out_pictures_that_cannot_be_scored_are_refused_before_training(tmp_path):
+    broken = np.ones((2, 4), np.float16)
+    broken[1, 2] = np.nan
+    for name, test, message in (
+        ("width", np.ones((2, 5), np.float16), r"train and .*test: the embeddings have 4 and 5 numbers each"),
+        ("nan", broken, r"nan.test.embeddings.npy, row 1: the embedding holds NaN"),
+        ("empty", GOOD[:0], r"empty.test.embeddings.npy holds no embeddings"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_and_test(two_folders(tmp_path / name, test), 0)
+    train, test = train_and_test(two_folders(tmp_path / "good", GOOD), 0)
+    assert len(train) == len(test) == 3
+    folder = write_folder(tmp_path / "one", np.full((20, 4), np.nan, np.float16), [f"{i},1,2" for i in range(20)])
+    with pytest.raises(InputError, match=r"one.embeddings.npy, row \d+: the embedding holds NaN"):
+        train_and_test(folder, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_folder_that_is_closed_is_named(tmp_path):
+    """To a user who may not look into it."""
+    folder = write_folder(tmp_path / "closed", GOOD, ["a,1,2", "b,3,4", "c,5,6"])
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    folder.chmod(0)
+    before = os.geteuid()
+    os.seteuid(65534)
+    try:
+        with pytest.raises(InputError, match=r"cannot read .*closed.embeddings.npy: .*Permission denied"):
+            train_and_test(folder, 0)
+        with pytest.raises(
+            InputError, match=r"cannot read the folder .*closed: Permission denied"
+        ):
+            read_source(folder)
+    finally:
+        os.seteuid(before)

@@ -225,3 +225,15 @@ def test_a_cache_that_cannot_be_written_is_named(geoclip, tmp_path, monkeypatch)
     monkeypatch.setenv("LOCDIFF_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(InputError, match=r"cannot write .*file/cache/gallery-.*set LOCDIFF_CACHE"):
         embed_places(EDGES, geoclip, progress=False)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", "cut", "float64"])
+def test_a_damaged_gallery_of_the_cache_is_made_again(geoclip, own_cache, damage):
+    made = np.array(embed_places(EDGES, geoclip, progress=False).embeddings)
+    [path] = own_cache.iterdir()
+    if damage == "float64":
+        np.save(path, made.astype(np.float64))
+    else:
+        path.write_bytes(path.read_bytes()[:-4] if damage == "cut" else damage)
+    np.testing.assert_array_equal(embed_places(EDGES, geoclip, progress=False).embeddings, made)
+    assert list(own_cache.iterdir()) == [path]

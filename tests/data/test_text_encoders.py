@@ -61,7 +61,7 @@ def test_names_are_distinguished_and_similar_ones_are_near():
 
 @pytest.mark.parametrize("wrong", ["ngrams", "ngrams:", "ngrams:0", "ngrams:x", "ngrams:-4", "ngrams:٣"])
 def test_ngrams_need_a_width(wrong):
-    with pytest.raises(InputError, match="need ngrams:DIM without weights, e.g. ngrams:2048"):
+    with pytest.raises(InputError, match="need ngrams:DIM without weights"):
         make_encoder(wrong)
     with pytest.raises(InputError, match="need text:MODEL or text:FOLDER without weights"):
         make_encoder("text:all-MiniLM-L6-v2", "w.pt")

@@ -227,3 +227,31 @@ def test_several_locations_a_picture_are_refused(ask):
         for wrong in (somewhere(2), somewhere(3)[:, None].expand(3, 3, 2), somewhere(3)[:, :1]):
             with pytest.raises(InputError, match="need one location for each of 3 pictures, got shape"):
                 getattr(posterior, ask)(wrong)
+
+
+EVERY_KIND = [*KINDS.values(), lambda: zoomed(noise=0.5, sample_steps=1)]
+
+
+@pytest.mark.parametrize("make", EVERY_KIND)
+def test_what_is_no_location_share_or_number_of_modes_is_refused(make):
+    posterior = make().posterior(embeddings(3))
+    for lat, lon in ((math.nan, 0.0), (120.0, 0.0), (0.0, 500.0), (0.0, -math.inf)):
+        for ask in (posterior.log_prob, posterior.mass_within, posterior.credible_radius, posterior.log_density):
+            with pytest.raises(InputError, match=r"outside|must be finite"):
+                ask(torch.tensor([[0.0, 0.0], [lat, lon], [0.0, 0.0]]))
+    for shares in ((0.0,), (0.5, 1.0), (2,), (-0.1, 0.5), (math.nan,), ()):
+        for ask in (posterior.credible_regions, lambda s: posterior.credible_radius(somewhere(3), s)):
+            with pytest.raises(InputError, match="shares must lie above 0 and below 1"):
+                ask(shares)
+    posterior.modes(3)
+    for k in (0, -1, 1.5):
+        with pytest.raises(InputError, match=f"need a whole number of modes, at least 1, got {k}"):
+            posterior.modes(k)
+
+
+@pytest.mark.parametrize("make", EVERY_KIND)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_said_of_locations_has_the_same_type_for_all_types_of_locations(make, dtype):
+    posterior, at = make().posterior(embeddings(3)), somewhere(3).to(dtype)
+    assert posterior.log_prob(at).dtype == posterior.log_density(at).dtype == torch.float32
+    assert posterior.mass_within(at).dtype == torch.float32 and posterior.credible_radius(at).dtype == torch.float64

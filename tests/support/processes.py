@@ -14,6 +14,7 @@ import torch
 from locdiff import options, train
 from locdiff.data import encoding
 from locdiff.data.encoders import ThumbnailEncoder
+from locdiff.errors import InputError
 from locdiff.training import loop
 from locdiff.training.loop import fit
 from support.training import trainer

@@ -16,7 +16,7 @@ from support.training import CPU, SMALL, pictures, trainer
 from locdiff import train
 from locdiff.errors import InputError
 from locdiff.training import trainer as trainer_module
-from locdiff.training.distributed import deferred_signals, pick_device, process_group, rank_and_world_size
+from locdiff.training.distributed import deferred_signals, process_group, rank_and_world_size
 from locdiff.training.settings import infer_data_fields, resolve
 from locdiff.training.trainer import Trainer
 
@@ -86,13 +86,6 @@ def test_one_process_forms_no_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with process_group("cpu") as device:
         assert device == CPU and rank_and_world_size() == (0, 1) and not torch.distributed.is_initialized()
-
-
-def test_a_device_that_there_is_not_is_named():
-    assert pick_device("cpu") == CPU and pick_device() == torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("cuda:99", "quantum"):
-        with pytest.raises(InputError, match=f"device '{name}' cannot be used: "):
-            pick_device(name)
 
 
 def test_signals_wait_and_their_handlers_come_back():

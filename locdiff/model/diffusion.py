@@ -23,6 +23,16 @@ def shift_schedule(alpha_bar, shift):
     return alpha_bar / (alpha_bar + (1 - alpha_bar) * shift)
 
 
+def make_schedule(config, dimensions: int) -> Tensor:
+    """Return alpha_bar (T,) of the schedule that a DiffusionConfig names, for encodings of so many dimensions."""
+    if config.schedule == "cosine":
+        alpha_bar = cosine_schedule(config.noise_levels)
+    else:
+        signal = config.snr_first / dimensions, config.snr_last / dimensions
+        alpha_bar = geometric_schedule(config.noise_levels, *signal)
+    return shift_schedule(alpha_bar, config.snr_shift)
+
+
 def geometric_schedule(steps, snr_first, snr_last):
     """Return alpha_bar of t = 1..steps, (steps,): the signal-to-noise ratio falls geometrically, then is zero."""
     snr = torch.logspace(math.log10(snr_first), math.log10(snr_last), steps - 1, dtype=torch.float64)

@@ -1,6 +1,5 @@
 """LocDiffusion: the network, its noise schedule and its objective; from image embeddings to posteriors."""
 
-import copy
 import math
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
-from locdiff.model import checkpoint, diffusion
+from locdiff.model import checkpoint, diffusion, held_out
 from locdiff.model.calibration import Calibration, prior_of
 from locdiff.model.cell_geometry import CellGeometry
 from locdiff.model.config import ModelConfig
@@ -47,12 +46,7 @@ class LocDiffusion(nn.Module):
         if n.whiten < 0:
             raise InputError("whiten is -1, to be chosen from the data: training.settings.infer_data_fields does it")
         self.network = CSUNet(n.dimensions, config.embed_dim, n.width, n.depth, n.time_dim, n.dropout, n.whiten > 0)
-        if d.schedule == "cosine":
-            alpha_bar = diffusion.cosine_schedule(d.noise_levels)
-        else:
-            signal = d.snr_first / n.dimensions, d.snr_last / n.dimensions
-            alpha_bar = diffusion.geometric_schedule(d.noise_levels, *signal)
-        self.register_buffer("alpha_bar", diffusion.shift_schedule(alpha_bar, d.snr_shift), persistent=False)
+        self.register_buffer("alpha_bar", diffusion.make_schedule(d, n.dimensions), persistent=False)
         self.bf16 = False  # whether the network runs in bfloat16
         self.objective = config.objective_type(config)
         self.calibration = Calibration(n.dimensions) if self.objective.is_natural else nn.Identity()
@@ -62,8 +56,7 @@ class LocDiffusion(nn.Module):
         self.refinements = nn.ModuleList(levels)
 
     def prepare(self, data: TrainingData) -> None:
-        """Set what is computed from the training data before the first step: the whitening, the prior, and the cells of
-        level 1 with their priors.
+        """Set what follows from the training data: the whitening, the prior, the cells of level 1 with their priors.
 
         Raises InputError if the embeddings cannot be whitened.
         """
@@ -80,44 +73,16 @@ class LocDiffusion(nn.Module):
         """Add what is fitted to the trained network: the refinement levels beyond the first, and the calibration of all
         levels by pictures that training has not seen, if there are any."""
         if validation is not None:
-            self._calibrate(validation)
+            held_out.calibrate(self, *validation.batch(range(len(validation))))
         for level in ridge_levels(self.config, self.image_features, data, progress):
             if validation is not None:
                 embeddings, lat_lon = validation.batch(range(len(validation)))
                 calibrate_level(level.to(self.device), self.image_features(embeddings), lat_lon)
             self.add_level(level)
 
-    def _calibrate(self, validation):
-        """Calibrate levels 0 and 1, where the outputs are natural parameters."""
-        if not isinstance(self.calibration, Calibration):
-            return
-        embeddings, lat_lon = validation.batch(range(len(validation)))
-        coeffs = shdd.encode(lat_lon, self.config.network.l_max).float()
-        self.calibration.fit(self.one_pass(embeddings), coeffs, self.grid)
-        for level in self.refinements:
-            calibrate_level(level, self.image_features(embeddings), lat_lon)
-
-    @torch.no_grad()
     def validation_nats(self, embeddings: Tensor, lat_lon: Tensor) -> Tensor:
-        """Return the log density at true locations over that of the uniform density, (n, d) and (n, 2) -> (n,), CPU.
-
-        That is of the one-pass density, calibrated by these very pictures with tau <= 1, since too much trust can be
-        mended afterwards. With refinement levels, that of level 1 in zoomed coordinates is added.
-        """
-        coeffs = self.one_pass(embeddings)
-        if isinstance(self.calibration, Calibration):
-            y = shdd.encode(lat_lon, self.config.network.l_max).to(coeffs)
-            nats = copy.deepcopy(self.calibration).fit(coeffs, y, self.objective.quadrature, most=1.0)
-        else:
-            chunks = zip(coeffs.split(self.posterior_batch_size), lat_lon.split(self.posterior_batch_size), strict=True)
-            nats = torch.cat([self._log_prob(chunk, own) for chunk, own in chunks])
-        for level in self.refinements[:1]:
-            nats = nats + level.validation_nats(self.image_features(embeddings), lat_lon)
-        return nats + math.log(4 * math.pi)
-
-    def _log_prob(self, coeffs, lat_lon):
-        probs = self.objective.pixel_probs(self.grid.synthesis(coeffs.to(self.device))).cpu()
-        return self.objective.log_prob(coeffs, probs, lat_lon)
+        """Return the log density at true locations over that of the uniform density; see `held_out`."""
+        return held_out.validation_nats(self, embeddings, lat_lon)
 
     def add_level(self, level: RefinementLevel) -> None:
         """Let a level refine what the levels there are say."""
@@ -176,10 +141,6 @@ class LocDiffusion(nn.Module):
     def _network(self, x_t, t, embeddings):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network(x_t, t, embeddings).to(x_t.dtype)
-
-    def denoise(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-        """Return the prediction of x_0 from x_t, of the same shape."""
-        return self.objective.denoise(self(x_t, t, embeddings))
 
     @property
     def device(self) -> torch.device:

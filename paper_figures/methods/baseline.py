@@ -9,7 +9,8 @@ from tqdm import trange
 
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
-from locdiff.model.cs_unet import CSUNet, Whitening, fit_whitening
+from locdiff.model.cs_unet import CSUNet
+from locdiff.model.whitening import Whitening, fit_whitening
 from locdiff.training.trainer import Trainer
 
 PICTURE_BYTES = 2**20  # that one picture takes while it is predicted: a few rows as long as there are cells

@@ -12,7 +12,7 @@ def test_training_leaves_a_run_folder_with_scores_and_pictures(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.json", "training.json", "log.csv", "model.safetensors", "state.safetensors",
-        "metrics.json", "metrics.md", "predictions.png",
+        "metrics.json", "metrics.md", "predictions.png", "calibration.png", "validation.csv", "validation.png",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     rows = list(metrics["rows"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from locdiff.model.cs_unet import CSiren, CSUNet, Whitening, sinusoidal_embedding
+from locdiff.model.cs_unet import CSiren, CSUNet, sinusoidal_embedding
+from locdiff.model.whitening import Whitening
 
 
 def test_a_c_siren_block_is_the_equation_of_figure_2a():

@@ -26,7 +26,8 @@ BERN = torch.tensor([46.9, 7.4], dtype=torch.float64)
 PLACES = torch.tensor([[46.9, 7.4], [-90.0, 0.0], [12.0, 180.0], [89.99, -40.0]], dtype=torch.float64)
 PICTURES = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
 ONE_LEVEL = [
-    {}, {"sample_steps": 1}, {"sampler": "dpm++", "sample_steps": 3}, {"schedule": "cosine", "exact_skip": False},
+    {"sample_steps": 3}, {"sample_steps": 1}, {"sampler": "dpm++", "sample_steps": 3},
+    {"schedule": "cosine", "exact_skip": False, "sample_steps": 3},
     *({"loss": loss, "anchors": 50, "sample_steps": 3} for loss in ("shdd_kl", "l2", "l1", "cosine")),
 ]  # fmt: skip
 MODELS = {str(changes): lambda changes=changes: seeing(whiten=0.3, **changes) for changes in ONE_LEVEL}

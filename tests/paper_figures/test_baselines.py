@@ -22,8 +22,8 @@ from locdiff import options
 from locdiff.errors import InputError
 from locdiff.evaluation.retrieval import nearest, retrieve
 from locdiff.model.config import ModelConfig
-from locdiff.model.cs_unet import Whitening
 from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.model.whitening import Whitening
 from locdiff.sphere import shdd
 from locdiff.sphere.coordinates import from_unit_vector, geographic_center, great_circle_km, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors

@@ -1,0 +1,47 @@
+"""What pictures that training has not seen say of a model: the likelihood of their locations, and its calibration."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from locdiff.model.calibration import Calibration
+from locdiff.model.refinement import calibrate_level
+from locdiff.sphere import shdd
+
+
+@torch.no_grad()
+def validation_nats(model, embeddings: Tensor, lat_lon: Tensor) -> Tensor:
+    """Return the log density at true locations over that of the uniform density, (n, d) and (n, 2) -> (n,), CPU.
+
+    That is of the one-pass density, calibrated by these very pictures with tau <= 1, since too much trust can be mended
+    afterwards. With refinement levels, that of level 1 in zoomed coordinates is added.
+    """
+    coeffs = model.one_pass(embeddings)
+    if isinstance(model.calibration, Calibration):
+        y = shdd.encode(lat_lon, model.config.network.l_max).to(coeffs)
+        nats = copy.deepcopy(model.calibration).fit(coeffs, y, model.objective.quadrature, most=1.0)
+    else:
+        size = model.posterior_batch_size
+        pairs = zip(coeffs.split(size), lat_lon.split(size), strict=True)
+        nats = torch.cat([_log_prob(model, chunk, own) for chunk, own in pairs])
+    for level in model.refinements[:1]:
+        nats = nats + level.validation_nats(model.image_features(embeddings), lat_lon)
+    return nats + math.log(4 * math.pi)
+
+
+def _log_prob(model, coeffs, lat_lon):
+    probs = model.objective.pixel_probs(model.grid.synthesis(coeffs.to(model.device))).cpu()
+    return model.objective.log_prob(coeffs, probs, lat_lon)
+
+
+@torch.no_grad()
+def calibrate(model, embeddings: Tensor, lat_lon: Tensor) -> None:
+    """Calibrate levels 0 and 1 by pictures (n, d) at locations (n, 2), where the outputs are natural parameters."""
+    if not isinstance(model.calibration, Calibration):
+        return
+    coeffs = shdd.encode(lat_lon, model.config.network.l_max).float()
+    model.calibration.fit(model.one_pass(embeddings), coeffs, model.grid)
+    for level in model.refinements:
+        calibrate_level(level, model.image_features(embeddings), lat_lon)

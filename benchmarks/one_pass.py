@@ -26,7 +26,11 @@ def main():
     head = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.ReLU(), torch.nn.Linear(768, WIDTH))
     head = head.to(arguments.device)
     for l_max in (23, 47):
-        model = LocDiffusion(nest(ModelConfig, {"l_max": l_max, "decoder_nside": 64})).to(arguments.device).eval()
+        model = (
+            LocDiffusion(nest(ModelConfig, {"l_max": l_max, "decoder_nside": 64, "whiten": 0.3}))
+            .to(arguments.device)
+            .eval()
+        )
         noise = torch.randn(model.config.network.dimensions, device=arguments.device)
         t = torch.tensor(model.config.diffusion.noise_levels, device=arguments.device)
 

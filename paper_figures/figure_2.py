@@ -42,7 +42,8 @@ def compute(l_max=23, seed=0):
     WORKFLOW."""
     result = {}
     for name in PRESETS:
-        config = resolve(name, l_max=l_max, decoder_nside=8).model
+        floor = resolve(name).model.network.whiten  # below zero it is chosen from the data, and changes no size
+        config = resolve(name, l_max=l_max, decoder_nside=8, whiten=0.3 if floor < 0 else floor).model
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             found = describe(LocDiffusion(config).eval(), config)

@@ -23,7 +23,7 @@ def shift_schedule(alpha_bar, shift):
     return alpha_bar / (alpha_bar + (1 - alpha_bar) * shift)
 
 
-def make_schedule(config, dimensions: int) -> Tensor:
+def make_schedule(config, dimensions: int) -> torch.Tensor:
     """Return alpha_bar (T,) of the schedule that a DiffusionConfig names, for encodings of so many dimensions."""
     if config.schedule == "cosine":
         alpha_bar = cosine_schedule(config.noise_levels)

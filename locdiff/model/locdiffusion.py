@@ -37,6 +37,7 @@ class LocDiffusion(nn.Module):
     """
 
     alpha_bar: Tensor
+    objective: Any  # an Objective
     refinements: Any  # an nn.ModuleList of RefinementLevels, of which the first is a LowRankHeadLevel
 
     def __init__(self, config: ModelConfig):
@@ -80,9 +81,7 @@ class LocDiffusion(nn.Module):
                 calibrate_level(level.to(self.device), self.image_features(embeddings), lat_lon)
             self.add_level(level)
 
-    def validation_nats(self, embeddings: Tensor, lat_lon: Tensor) -> Tensor:
-        """Return the log density at true locations over that of the uniform density; see `held_out`."""
-        return held_out.validation_nats(self, embeddings, lat_lon)
+    validation_nats = held_out.validation_nats
 
     def add_level(self, level: RefinementLevel) -> None:
         """Let a level refine what the levels there are say."""
@@ -226,5 +225,5 @@ class LocDiffusion(nn.Module):
         """Return the model in a folder or of the Hugging Face Hub, ready for prediction; see `checkpoint.load`."""
         return checkpoint.load(cls, name, device, local_files_only)
 
-    def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name != "geometries"}  # its caches are its own
+    def __getstate__(self):  # its caches are its own
+        return {name: value for name, value in self.__dict__.items() if name != "geometries"}

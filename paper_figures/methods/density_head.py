@@ -1,6 +1,7 @@
 """LocDiffusion without diffusion."""
 
 import torch
+from torch import nn
 
 from locdiff import options
 from locdiff.model.config import ModelConfig
@@ -17,7 +18,7 @@ class DensityHead(LocDiffusion):
 
     def __init__(self, config):
         super().__init__(options.nest(ModelConfig, options.flatten(config) | {"loss": "likelihood", "sample_steps": 1}))
-        self.network = trunk(config, config.network.dimensions)
+        self.network, self.calibration = trunk(config, config.network.dimensions), nn.Identity()  # no prior
 
     def forward(self, x_t, t, embeddings):
         """Return natural parameters, whatever x_t (..., D) and t are: embeddings (..., embed_dim) -> (..., D)."""

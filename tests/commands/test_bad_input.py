@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from support.commands import outcome
+from support.pictures import jpeg
 
 from locdiff import embed, evaluate, predict, train
 from locdiff.data.embeddings import write_embeddings
@@ -101,3 +102,14 @@ def test_variables_of_torchrun_that_do_not_fit_are_named(variables, message, tmp
         code, lines = outcome(main, [*argv, "--device", "cpu"], capsys)
         assert code == 2 and len(lines) == 1 and re.search(message, lines[0]), lines
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_without_places_are_good_for_predictions_alone(tmp_path, capsys):
+    """As the command says, and as training says after it."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(jpeg())
+    data = str(tmp_path / "data")
+    embed.main([str(tmp_path / "pictures"), data, "--encoder", "thumbnail-16", "--device", "cpu"])
+    assert f"no place is known: {data} is good for predict, not for train; give" in capsys.readouterr().err
+    code, lines = outcome(train.main, ["--data", data, "--out", str(tmp_path / "run")], capsys)
+    assert code == 2 and "no picture has a place" in lines[-1]

@@ -98,12 +98,16 @@ def test_a_stopped_run_goes_on_and_embeds_the_rest_only(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.batch(range(9))[0], expected, atol=1e-3)
 
 
-def test_two_processes_share_the_texts(tmp_path):
+def test_two_processes_share_the_texts(tmp_path, monkeypatch):
     source, out = table(tmp_path / "t.csv", [["a"], ["b"], [""], ["c"], ["b"]], ("text",)), tmp_path / "out"
     encoder = make_encoder("ngrams:16")
     encoding.Progress(out, encoding.progress_key([*"12345", "a", "b", "", "c", "b"], encoder.name), 5, True)
+    asked, encode = [], NgramEncoder.encode_text
+    monkeypatch.setattr(NgramEncoder, "encode_text", lambda self, texts: asked.append(texts) or encode(self, texts))
     assert encoding.embed_texts(source, out, encoder, rank=1, world=2) is None
+    assert asked == [["b"]]
     assert encoding.embed_texts(source, out, encoder, rank=0, world=2)["texts"] == 4
+    assert asked == [["b"], ["a", "c"]]
     found = read_embeddings(out, with_places=False)
     np.testing.assert_allclose(found.batch(range(4))[0], encoder.encode_text(["a", "b", "c", "b"]), atol=1e-3)
 

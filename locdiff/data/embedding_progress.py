@@ -171,12 +171,7 @@ class Progress:
     def _move(self, done, reasons, found, encoder, noun):
         """Write the files of the finished folder and remove the unfinished one; what meta.json holds."""
         rows = np.load(self.folder / "embeddings.npy", mmap_mode="r")
-        with open(self.folder / "finished.npy", "wb") as file:  # written, not mapped, as in `write`
-            write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(done), rows.shape[1])})
-            for start in range(0, len(done), COPY):
-                file.write(rows[done[start : start + COPY]].astype("<f2", copy=False))
-            file.flush()
-            os.fsync(file.fileno())
+        _write_rows(self.folder / "finished.npy", rows, done)
         _write_csv(
             self.out / "locations.csv",
             ["id", "lat", "lon", "author", *(["text"] if found.texts else [])],
@@ -210,6 +205,16 @@ class Progress:
         os.replace(self.folder / "finished.npy", self.out / "embeddings.npy")
         shutil.rmtree(self.folder, ignore_errors=True)
         return meta
+
+
+def _write_rows(path, rows, chosen):
+    """Write some rows to a npy file; written, not mapped, as in `Progress.write`."""
+    with open(path, "wb") as file:
+        write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(chosen), rows.shape[1])})
+        for start in range(0, len(chosen), COPY):
+            file.write(rows[chosen[start : start + COPY]].astype("<f2", copy=False))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_csv(path, header, rows):

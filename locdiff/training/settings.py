@@ -20,6 +20,7 @@ from locdiff.model.whitening import choose_floor
 from locdiff.options import option
 
 SPIKE = 30  # times the usual norm of the gradient
+LARGEST_BATCH = 10**7
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class TrainConfig:
     def __post_init__(self):
         if min(self.batch, self.samples, self.max_skipped) < 1:
             raise InputError("need batch, samples and max_skipped >= 1")
+        if self.batch > LARGEST_BATCH:
+            raise InputError(f"batch must be at most {LARGEST_BATCH:,}, got {self.batch}")
         if min(self.steps, self.epochs) < 0 or self.steps + self.epochs == 0:
             raise InputError("need steps or epochs > 0")
         if not 0 <= self.validation < 1 or self.patience < 0:

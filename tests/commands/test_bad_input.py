@@ -31,6 +31,7 @@ from locdiff.data.embeddings import write_embeddings
         (train.main, ["--lr", "inf"], "lr must be a finite number, got inf"),
         (train.main, ["--clip", "nan"], "clip must be a finite number, got nan"),
         (train.main, ["--seed", str(2**63)], "seed must be a whole number of at most 64 bits"),
+        (train.main, ["--batch", str(2**60)], "batch must be at most 10,000,000, got"),
         (train.main, ["--holdout", "-1"], "holdout must be at least 0, got -1"),
         (train.main, ["--decoder-nside", "1000000"], "decoder_nside must lie in 1..4,096, got 1000000"),
         (evaluate.main, [], "give the folder of a training run"),

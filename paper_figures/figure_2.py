@@ -44,7 +44,7 @@ def compute(l_max=23, seed=0):
     for name in PRESETS:
         floor = resolve(name).model.network.whiten  # below zero it is chosen from the data, and changes no size
         config = resolve(name, l_max=l_max, decoder_nside=8, whiten=0.3 if floor < 0 else floor).model
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             found = describe(LocDiffusion(config).eval(), config)
         result |= {f"{name}_{key}": np.array(value) for key, value in found.items()}

@@ -40,6 +40,8 @@ class _Backend:
     manual_seed_all = staticmethod(lambda seed: None)
     get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
     _lazy_init = staticmethod(lambda: None)
+    get_rng_state = staticmethod(lambda device: torch.get_rng_state())  # its numbers are those of the CPU
+    set_rng_state = staticmethod(lambda state, device: None)
 
 
 _register = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)

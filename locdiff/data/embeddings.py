@@ -172,18 +172,25 @@ def _hold_out(folder, holdout, seed, split):
     holdout = holdout or min(2000, max(1, len(everything) // 10))
     if not 0 < holdout < len(everything):
         raise InputError(f"cannot hold out {holdout} of the {len(everything)} pictures in {folder}: set --holdout")
-    order = np.random.default_rng(seed).permutation(len(everything))
-    if split == "author":
-        authors = np.array(everything.authors)
-        if (authors == "").any():
-            raise InputError(f"{folder}/locations.csv names no author for {(authors == '').sum()} of the pictures")
-        names, number = np.unique(authors, return_inverse=True)
-        number = np.random.default_rng(seed).permutation(len(names))[number]
-        order = np.argsort(number, kind="stable")
-        holdout = int(np.searchsorted(number[order], number[order[holdout - 1]], side="right"))
-        if holdout == len(everything):
-            raise InputError(f"{folder}: holding out whole authors leaves nothing to train on: lower --holdout")
+    authors = np.array(everything.authors) if split == "author" else None
+    if authors is not None and (authors == "").any():
+        raise InputError(f"{folder}/locations.csv names no author for {(authors == '').sum()} of the pictures")
+    order, holdout = held_out_order(len(everything), holdout, seed, authors)
+    if holdout == len(everything):
+        raise InputError(f"{folder}: holding out whole authors leaves nothing to train on: lower --holdout")
     return everything.subset(np.sort(order[holdout:])), everything.subset(np.sort(order[:holdout]))
+
+
+def held_out_order(n, count, seed, authors=None):
+    """Return a random order (n,) of n pictures, of which the first are held out, and how many: `count`, or, with the
+    array `authors` (n,), all pictures of as many authors as it takes to have `count`."""
+    rng = np.random.default_rng(seed)
+    if authors is None:
+        return rng.permutation(n), count
+    names, number = np.unique(authors, return_inverse=True)
+    number = rng.permutation(len(names))[number]
+    order = np.argsort(number, kind="stable")
+    return order, int(np.searchsorted(number[order], number[order[count - 1]], side="right"))
 
 
 def write_embeddings(folder, embeddings, lat_lon, encoder):

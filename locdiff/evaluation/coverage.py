@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from locdiff.seeding import derive_seed
+from locdiff.seeding import PictureNoise
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.sphere.healpix import ang2pix
 
@@ -15,12 +15,12 @@ def ranks(pixel_probs: Tensor, nside: int, truth: Tensor, seed: int = 0, first: 
     """Return the share of the smallest region that holds the truth, of densities (n, N) and locations (n, 2): (n,).
 
     It is the probability of all denser pixels, and a random part of that of the pixel of the truth, so that the size of
-    pixels plays no part. Of a calibrated density the ranks are uniform over [0, 1].
+    pixels plays no part. Of a calibrated density the ranks are uniform over [0, 1]. The random part follows from the
+    seed and the position of the picture, `first` being that of the first.
     """
     own = pixel_probs.gather(1, ang2pix(nside, truth)[:, None])
     denser = torch.where(pixel_probs > own, pixel_probs, 0).sum(dim=-1)
-    generator = torch.Generator().manual_seed(derive_seed(seed, 2, first))
-    return denser + own[:, 0] * torch.rand(len(truth), generator=generator)
+    return denser + own[:, 0] * PictureNoise(seed, first, len(truth), 1, stream=(2,)).uniform()[:, 0, 0]
 
 
 def coverage(rank: Tensor, groups: list | None = None, resamples: int = 1000) -> dict[str, list[float]]:

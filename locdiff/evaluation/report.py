@@ -134,7 +134,7 @@ def _of_training(run, model):
     record = {"tau": [tau for tau, _ in scales], "kappa": [kappa for _, kappa in scales]}
     validation = _read_validation(run)
     if len(validation):
-        best = validation[validation[:, 1].argmax()]
+        best = validation[np.nanargmax(validation[:, 1])]
         record |= {"validation_nats": best[1], "best_step": int(best[0]), "stopped_at": int(validation[-1, 0])}
     return record
 
@@ -153,7 +153,7 @@ def _draw_curves(run, suffix, found, truth):
     validation = _read_validation(run)
     if len(validation) and not suffix:
         outputs.append(run / "validation.png")
-        curves.draw_training(outputs[-1], validation, validation[0, 1])
+        curves.draw_validation(outputs[-1], validation)
     return outputs
 
 

@@ -51,13 +51,14 @@ def predict_all(
         posterior = model.posterior(embeddings[start : start + size])
         mean = posterior.sample_coeffs(samples, seed, start).mean(dim=1)
         mean_mode, _ = decoder.exact_mode(mean)
+        each, chance = zip(*posterior.best_within().values(), strict=True)
         parts.append({
             "samples": posterior.sample(samples, seed, start),
             "mean": mean_mode,
             "mean, each": decoder.best_within_each(mean, THRESHOLDS_KM, mode=mean_mode)[0],
             "mode": posterior.modes()[0][:, 0],
-            "each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1),
-            "chance": torch.stack([chance for _, chance in posterior.best_within().values()], dim=1).float(),
+            "each": torch.stack(each, dim=1),
+            "chance": torch.stack(chance, dim=1).float(),
             "rank": coverage.ranks(posterior.pixel_probs, posterior.grid.nside, places, seed, start),
             "mass": posterior.mass_within(places),
             "calibration": calibration(posterior, places),

@@ -17,7 +17,7 @@ from locdiff.sphere.healpix import HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
-TRUSTS = (1.0, 0.5, 0.2, 0.05, 0.0)
+TRUSTS = (1.0, 0.5, 0.2, 0.05, 0.0)  # shares of tau that the search for tau and kappa begins at
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -105,6 +105,8 @@ class Calibration(nn.Module):
         found = self._derivatives(natural_params, coeffs, transform, scale)
         for _ in range(NEWTON_STEPS):
             gradient, hessian, log_prob = found
+            if not (gradient.isfinite().all() and hessian.isfinite().all()):
+                break  # the network has diverged
             free = (scale > torch.tensor([0.0, 0.0])) | (gradient > 0)
             free &= (scale < torch.tensor([most, math.inf])) | (gradient < 0)
             if not free.any():

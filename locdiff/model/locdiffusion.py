@@ -73,12 +73,12 @@ class LocDiffusion(nn.Module):
     def finalize(self, data: TrainingData, validation: TrainingData | None = None, progress: bool = True) -> None:
         """Add what is fitted to the trained network: the refinement levels beyond the first, and the calibration of all
         levels by pictures that training has not seen, if there are any."""
-        if validation is not None:
-            held_out.calibrate(self, *validation.batch(range(len(validation))))
+        unseen = None if validation is None else validation.batch(range(len(validation)))
+        if unseen:
+            held_out.calibrate(self, *unseen)
         for level in ridge_levels(self.config, self.image_features, data, progress):
-            if validation is not None:
-                embeddings, lat_lon = validation.batch(range(len(validation)))
-                calibrate_level(level.to(self.device), self.image_features(embeddings), lat_lon)
+            if unseen:
+                calibrate_level(level.to(self.device), self.image_features(unseen[0]), unseen[1])
             self.add_level(level)
 
     validation_nats = held_out.validation_nats
@@ -126,8 +126,8 @@ class LocDiffusion(nn.Module):
         """Return the network's output: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D).
 
         With the exact skip the output is natural parameters: what Bayes' rule takes from x_t, plus the prior and what
-        the network makes of the picture. The network itself then sees x_t only as far as a location can be
-        read off it: a gate scales pure noise, which says nothing, to zero.
+        the network makes of the picture. The network itself then sees x_t only as far as a location can be read off
+        it: a gate scales pure noise, which says nothing, to zero.
         """
         if not self.config.objective.exact_skip:
             return self.calibration(self._network(x_t, t, embeddings))

@@ -54,10 +54,13 @@ def fit_whitening(module: nn.Module, data: TrainingData, floor: float) -> None:
     """
     parts = [part for part in module.modules() if isinstance(part, Whitening)]
     if parts:
-        some = np.random.default_rng(0).permutation(len(data))[:WHITENED]
-        embeddings, _ = data.batch(some)
+        embeddings, _ = _some(data)
         for part in parts:
             part.fit(embeddings, floor)
+
+
+def _some(data):
+    return data.batch(np.random.default_rng(0).permutation(len(data))[:WHITENED])
 
 
 def choose_floor(data: TrainingData) -> float:
@@ -66,8 +69,7 @@ def choose_floor(data: TrainingData) -> float:
     A ridge regression predicts unit vectors from embeddings. Its penalty, a share of their mean variance, is the one of
     FLOORS with the least error for pictures that are left out, which has a closed form. The floor is NETWORK times it.
     """
-    some = np.random.default_rng(0).permutation(len(data))[:WHITENED]
-    embeddings, lat_lon = data.batch(some)
+    embeddings, lat_lon = _some(data)
     x, y = embeddings.double(), to_unit_vector(lat_lon.double())
     x, y, n = x - x.mean(dim=0), y - y.mean(dim=0), len(x)
     variance, directions = torch.linalg.eigh(x.T @ x / n)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from locdiff.data.embeddings import Embeddings
+from locdiff.data.embeddings import Embeddings, held_out_order
 
 MOST, FEWEST, LARGEST_SHARE = 2000, 500, 0.2  # pictures kept apart; the fewest, if that is no larger a share
 FIRST = 10  # steps between the first validations
@@ -22,13 +22,8 @@ def split_validation(train: Embeddings, share: float, seed: int) -> tuple[Embedd
     count = min(MOST, max(int(share * n), min(FEWEST, int(LARGEST_SHARE * n)))) if share else 0
     if not count:
         return train, None
-    rng = np.random.default_rng([seed, 1])
-    group, authors = np.arange(n), np.array(train.authors or [""])
-    if (authors != "").all():
-        group = np.unique(authors, return_inverse=True)[1]
-    order = rng.permutation(group.max() + 1)[group].argsort(kind="stable")
-    last = group[order[count - 1]]
-    count = int(np.flatnonzero(group[order] == last)[-1]) + 1
+    authors = np.array(train.authors or [""])
+    order, count = held_out_order(n, count, [seed, 1], authors if (authors != "").all() else None)
     if count == n:
         return train, None
     return train.subset(np.sort(order[count:])), train.subset(np.sort(order[:count]))
@@ -76,8 +71,3 @@ class Validation:
         """Continue from the best parameters and the metadata of a checkpoint."""
         self.best, self.nats = best, float(metadata["best_nats"])
         self.step, self.since = int(metadata["best_step"]), int(metadata["since"])
-
-
-def mean_nats(model, data: Embeddings) -> float:
-    """Return the mean log density in nats that a model gives the locations of `data`, over the uniform density."""
-    return model.validation_nats(*data.batch(range(len(data)))).double().mean().item()

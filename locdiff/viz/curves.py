@@ -32,15 +32,15 @@ def draw_calibration(path: Path, rank: Tensor, hits: dict[str, tuple[float, floa
     save_png(figure, path)
 
 
-def draw_training(path: Path, validation: np.ndarray, prior_nats: float) -> None:
-    """Draw the validation of a run, rows (step, nats) of validation.csv, with its best step and the prior."""
+def draw_validation(path: Path, validation: np.ndarray) -> None:
+    """Draw the validation of a run, rows (step, nats) of validation.csv, its best step and that before training."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     step, nats = validation.T
-    best = int(nats.argmax())
+    best = int(np.nanargmax(nats))
     axes.plot(np.maximum(step, 1), nats, ".-", color="#0072b2")
     axes.plot(max(step[best], 1), nats[best], "o", color="#d55e00", label=f"the model, step {int(step[best]):,}")
-    axes.axhline(prior_nats, color="0.5", linewidth=1, label="the prior")
+    axes.axhline(nats[0], color="0.5", linewidth=1, label="before training")
     axes.set(xscale="log", xlabel="training steps", ylabel="nats over the uniform density")
     axes.set_title("Pictures kept apart", fontsize=10)
     axes.legend()

@@ -145,22 +145,11 @@ def test_a_folder_that_cannot_be_written_into_is_an_error(tmp_path, encoder):
 
 
 def test_places_of_the_pictures_survive_a_kill(tmp_path):
-    (tmp_path / "a").mkdir()
-    for i in range(6):
-        (tmp_path / f"a/{i}.jpg").write_bytes(jpeg(exif=exif_bytes(gps=gps(10 * i, 5)) if i else b""))
-
-    class Killed(Brightness):
-        def encode(self, batch):
-            if len(self.encoded) == 2:
-                raise KeyboardInterrupt
-            return super().encode(batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        encoding.embed(tmp_path / "a", tmp_path / "out", Killed(), batch=2, workers=0)
+    source, _ = killed_half_way(tmp_path, jpeg())
     for name in ("places.csv", "failures.csv"):  # what a full disk tears off
         with open(tmp_path / "out/unfinished" / name, "a") as file:
             file.write("4,1" if name == "places.csv" else "4")
-    meta = encoding.embed(tmp_path / "a", tmp_path / "out", Brightness(), batch=2, workers=0)
+    meta = encoding.embed(source, tmp_path / "out", Brightness(), batch=2, workers=0)
     data = read_embeddings(tmp_path / "out")
     assert data.ids == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"] and meta["without_place"] == 1
     np.testing.assert_allclose(data.lat_lon, [[10 * i, 5] for i in range(1, 6)], atol=1e-6)
@@ -204,11 +193,16 @@ def test_a_third_of_many_ids_missing_is_listed(tmp_path):
 
 
 def half_embedded(folder):
-    """Embed six pictures, one bad, until a kill after four; return the source and the folder."""
+    """Embed six pictures, the first bad, until a kill after four; return the source and the folder."""
+    return killed_half_way(folder, b"")
+
+
+def killed_half_way(folder, first):
+    """Embed six pictures, the bytes of the first and five with EXIF GPS, until a kill after four; source and folder."""
     source, out = folder / "a", folder / "out"
     source.mkdir()
     for i in range(6):
-        (source / f"{i}.jpg").write_bytes(jpeg(exif=exif_bytes(gps=gps(10 * i, 5))) if i else b"")
+        (source / f"{i}.jpg").write_bytes(jpeg(exif=exif_bytes(gps=gps(10 * i, 5))) if i else first)
 
     class Killed(Brightness):
         def encode(self, batch):

@@ -44,3 +44,10 @@ def test_the_energy_score_of_two_samples_by_hand():
     quarter = great_circle_km(samples[:, 0], samples[:, 1]).item()
     assert energy_score(samples, truth) == pytest.approx(quarter - quarter / 2)
     assert energy_score(samples[:, :1], truth) == pytest.approx(quarter)
+
+
+def test_ranks_do_not_depend_on_batches():
+    probs = torch.softmax(torch.randn(6, 48, generator=torch.Generator().manual_seed(0)), dim=-1)
+    truth = healpix_anchors(2)[:6]
+    parts = [ranks(probs[i : i + 2], 2, truth[i : i + 2], first=i) for i in (0, 2, 4)]
+    assert torch.equal(torch.cat(parts), ranks(probs, 2, truth))

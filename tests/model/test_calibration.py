@@ -88,3 +88,9 @@ def test_a_level_is_calibrated_by_locations_in_its_cells():
     calibrate_level(level, features, lat_lon)
     assert level.scale[0] < 0.2 and level.validation_nats(features, lat_lon).mean() > before
     assert math.isfinite(before)
+
+
+def test_a_network_that_has_diverged_leaves_the_calibration_as_it_was():
+    coeffs, calibration = shdd.encode(places(10), 5).float(), Calibration(36)
+    log_prob = calibration.fit(torch.full((10, 36), torch.nan), coeffs, GRID)
+    assert calibration.scale.tolist() == [1, 1] and log_prob.isnan().all()

@@ -17,7 +17,6 @@ from locdiff.sphere.healpix import HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
-TRUSTS = (1.0, 0.5, 0.2, 0.05, 0.0)  # shares of tau that the search for tau and kappa begins at
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -53,18 +52,12 @@ def prior_of(lat_lon: Tensor, transform: HealpixTransform) -> Tensor:
 
 
 def fit_scale(loss, start: Tensor) -> Tensor:
-    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if nothing is better.
-
-    The search begins at the best of a few tau below that of `start`: where clipping acts, the loss is flat.
-    """
-    with torch.no_grad():
-        first = [start * torch.tensor([share, 1.0], device=start.device) for share in TRUSTS]
-        before, best = min((loss(scale).item(), -i) for i, scale in enumerate(first))
-    start = first[-best]
+    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if it is not finite there."""
+    if not math.isfinite(loss(start).item()):
+        return start  # the network has diverged
     scale = start.detach().clone().requires_grad_()
     _minimize(lambda: loss(scale.clamp(min=0)), scale)
-    found = scale.detach().clamp(min=0)
-    return found if loss(found).item() < before else start
+    return scale.detach().clamp(min=0)
 
 
 @torch.enable_grad()

@@ -21,11 +21,11 @@ def places(n, seed=0, center=(1.0, 0.0, 0.5)):
 
 
 def test_the_prior_is_where_the_penalized_likelihood_is_stationary():
-    """E_q[Y] - mean of Y + ROUGHNESS l (l + 1) e / n = 0."""
-    lat_lon = places(400)
+    """E_q[Y] - mean of Y + ROUGHNESS l (l + 1) e / n = 0; with few locations the last is not small."""
+    lat_lon = places(20)
     e, mean = prior_of(lat_lon, GRID), shdd.encode(lat_lon, 5).mean(dim=0).float()
     degree = torch.arange(6).repeat_interleave(2 * torch.arange(6) + 1)
-    gradient = GRID.log_partition_and_mean(e)[1] - mean + ROUGHNESS * degree * (degree + 1) * e / 400
+    gradient = GRID.log_partition_and_mean(e)[1] - mean + ROUGHNESS * degree * (degree + 1) * e / 20
     assert gradient.abs().max() < 1e-3 and e.norm() > 1
 
 
@@ -63,13 +63,15 @@ def test_a_network_that_is_wrong_everywhere_is_not_trusted_at_all():
 def test_tau_is_bounded_where_it_is_asked_to_be():
     lat_lon = places(1000)
     coeffs, calibration = shdd.encode(lat_lon, 5).float(), Calibration(36)
-    calibration.fit(0.5 * coeffs, coeffs, GRID, most=1.0)
-    assert calibration.scale[0] == 1
+    for most in (1.0, 1.5):
+        calibration.scale.fill_(1)
+        calibration.fit(0.5 * coeffs, coeffs, GRID, most)
+        assert calibration.scale[0] == most
 
 
-def test_the_scale_is_never_worse_than_its_start():
+def test_the_scale_is_the_best_that_is_not_negative():
     start = torch.tensor([1.0, 1.0])
-    assert torch.equal(fit_scale(lambda scale: (scale - 1).square().sum() - 1, start), start)
+    assert torch.equal(fit_scale(lambda scale: scale.sum() * torch.nan, start), start)
     found = fit_scale(lambda scale: (scale - torch.tensor([0.3, -2.0])).square().sum(), start)
     torch.testing.assert_close(found, torch.tensor([0.3, 0.0]), atol=1e-3, rtol=0)
 
@@ -82,7 +84,7 @@ def test_a_level_is_calibrated_by_locations_in_its_cells():
     level.cell_id.copy_(torch.arange(768))
     level.prior.copy_(cell_priors(level, lat_lon))
     assert level.prior.isfinite().all() and level.prior.abs().max() > 0.01
-    torch.nn.init.normal_(level.head.weight, std=20.0)
+    torch.nn.init.normal_(level.head.weight, std=2000.0)  # far beyond where it is clipped
     features = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
     before = level.validation_nats(features, lat_lon).mean()
     calibrate_level(level, features, lat_lon)

@@ -1,26 +1,11 @@
-"""Whether probabilities hold: where the truth ranks in a density, how often regions hold it, the energy score."""
+"""Whether probabilities hold: how often regions hold the truth, and the energy score."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from locdiff.seeding import PictureNoise
 from locdiff.sphere.coordinates import great_circle_km
-from locdiff.sphere.healpix import ang2pix
 
 SHARES = (0.5, 0.9)
-
-
-def ranks(pixel_probs: Tensor, nside: int, truth: Tensor, seed: int = 0, first: int = 0) -> Tensor:
-    """Return the share of the smallest region that holds the truth, of densities (n, N) and locations (n, 2): (n,).
-
-    It is the probability of all denser pixels, and a random part of that of the pixel of the truth, so that the size of
-    pixels plays no part. Of a calibrated density the ranks are uniform over [0, 1]. The random part follows from the
-    seed and the position of the picture, `first` being that of the first.
-    """
-    own = pixel_probs.gather(1, ang2pix(nside, truth)[:, None])
-    denser = torch.where(pixel_probs > own, pixel_probs, 0).sum(dim=-1)
-    return denser + own[:, 0] * PictureNoise(seed, first, len(truth), 1, stream=(2,)).uniform()[:, 0, 0]
 
 
 def coverage(rank: Tensor, groups: list | None = None, resamples: int = 1000) -> dict[str, list[float]]:

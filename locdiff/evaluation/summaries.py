@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
-from locdiff.evaluation import coverage, density_metrics, metrics
+from locdiff.evaluation import density_metrics, metrics
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.memory import batch_size
 from locdiff.model.locdiffusion import LocDiffusion
@@ -59,7 +59,7 @@ def predict_all(
             "mode": posterior.modes()[0][:, 0],
             "each": torch.stack(each, dim=1),
             "chance": torch.stack(chance, dim=1).float(),
-            "rank": coverage.ranks(posterior.pixel_probs, posterior.grid.nside, places, seed, start),
+            "rank": posterior.rank(places, seed, start),
             "mass": posterior.mass_within(places),
             "calibration": calibration(posterior, places),
             "localizability": density_metrics.localizability(posterior.pixel_probs),

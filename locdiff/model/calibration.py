@@ -52,7 +52,7 @@ def prior_of(lat_lon: Tensor, transform: HealpixTransform) -> Tensor:
 
 
 def fit_scale(loss, start: Tensor) -> Tensor:
-    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if it is not finite there."""
+    """Return the (tau, kappa) (2,), none below zero, at which loss(scale) is least; `start` if it is NaN there."""
     if not math.isfinite(loss(start).item()):
         return start  # the network has diverged
     scale = start.detach().clone().requires_grad_()

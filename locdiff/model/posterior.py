@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from locdiff.errors import InputError
+from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
@@ -83,6 +84,16 @@ class LocationPosterior(ABC):
     def mass_within(self, lat_lon: Tensor) -> Tensor:
         """Return the probability within each of THRESHOLDS_KM of one location for each picture, (n, 2) -> (n, T)."""
 
+    def rank(self, lat_lon: Tensor, seed: int = 0, first: int = 0) -> Tensor:
+        """Return the share of the smallest region that holds one location for each picture, (n, 2) -> (n,).
+
+        Where densities are calibrated, the ranks of true locations are uniform over [0, 1]. A random part of the
+        location's pixel counts; it follows from the seed and the picture's position, as in `sample`.
+        """
+        self.check_one_each(lat_lon)
+        uniform = PictureNoise(seed, first, len(self), 1, stream=(2,)).uniform()[:, 0, 0]
+        return pixels.rank(self.pixel_probs, lat_lon, uniform)
+
     @abstractmethod
     def credible_radius(self, lat_lon: Tensor, shares: tuple = (0.5, 0.9)) -> Tensor:
         """Return the radii in km around one location for each picture, (n, 2), that hold these shares: (n, S).
@@ -130,6 +141,20 @@ class PixelPosterior(LocationPosterior):
 
     def log_density(self, lat_lon):
         return pixels.log_density(self.pixel_probs, lat_lon)
+
+    def rank(self, lat_lon, seed=0, first=0):
+        """See `LocationPosterior.rank`. By likelihood the density at the location is exact, and the pixels are half as
+        wide: those of `grid` are too coarse for the densities of a degree above a third of its nside."""
+        if not self.objective.is_natural:
+            return super().rank(lat_lon, seed, first)
+        self.check_one_each(lat_lon)
+        fine = healpix_transform(self.grid.l_max, 2 * self.grid.nside, device=self.grid.k.device)
+        at, found = (self.coeffs * shdd.encode(lat_lon, self.grid.l_max).to(self.coeffs)).sum(dim=-1, keepdim=True), []
+        size = batch_size(12 * 12 * fine.nside**2)
+        for chunk, own in zip(self.coeffs.split(size), at.split(size), strict=True):
+            values = fine.synthesis(chunk.to(fine.k.device)).cpu()
+            found.append(torch.where(values > own, values.softmax(dim=-1), 0).sum(dim=-1))
+        return torch.cat(found)
 
     def sample(self, count, seed=0, first=0):
         return self._sampled(count, seed, first)[0].clone()

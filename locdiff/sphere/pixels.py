@@ -79,6 +79,15 @@ def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[
     return torch.stack(masks, dim=1), count * (4 * math.pi * EARTH_RADIUS_KM**2 / pixel_probs.shape[-1])
 
 
+def rank(pixel_probs: Tensor, lat_lon: Tensor, uniform: Tensor) -> Tensor:
+    """Return the share of the smallest region that holds one location for each density, (n, 2) -> (n,).
+
+    It is the probability of all denser pixels, and a random part, by `uniform` (n,), of that of the location's pixel.
+    """
+    own = pixel_probs.gather(1, ang2pix(healpy.npix2nside(pixel_probs.shape[-1]), lat_lon)[:, None])
+    return torch.where(pixel_probs > own, pixel_probs, 0).sum(dim=-1) + own[:, 0] * uniform
+
+
 def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) -> Tensor:
     """Return the probability within 0, 1, 2, ... km of one location for each density, (n, 2) -> (n, 20_017).
 

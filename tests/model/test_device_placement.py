@@ -38,6 +38,7 @@ every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 QUESTIONS = {
     "log_prob": lambda posterior: posterior.log_prob(PLACES),
     "log_density": lambda posterior: posterior.log_density(PLACES[:3]),
+    "rank": lambda posterior: posterior.rank(PLACES),
     "sample": lambda posterior: posterior.sample(3, seed=1),
     "sample_coeffs": lambda posterior: posterior.sample_coeffs(2),
     "modes": lambda posterior: posterior.modes(3),

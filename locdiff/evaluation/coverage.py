@@ -1,31 +1,25 @@
 """Whether probabilities hold: how often regions hold the truth, and the energy score."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
+from locdiff.evaluation import metrics
 from locdiff.sphere.coordinates import great_circle_km
 
 SHARES = (0.5, 0.9)
 
 
-def coverage(rank: Tensor, groups: list | None = None, resamples: int = 1000) -> dict[str, list[float]]:
+def coverage(rank: Tensor, groups: Sequence[str] | None = None) -> dict[str, list[float]]:
     """Return {coverage_50: [share, low, high], ...} of ranks (n,): how many regions hold the truth, in per cent.
 
-    The 95 % interval is by bootstrap: over pictures, or, with the n `groups` that they belong to, over these; pictures
-    of one photographer are not independent.
+    The 95 % interval is by `metrics.bootstrap`, over the `groups` where they are given.
     """
-    n, rng = len(rank), np.random.default_rng(0)
-    group = np.unique(groups, return_inverse=True)[1] if groups and all(groups) else np.arange(n)
-    held = np.stack([(rank <= share).numpy() for share in SHARES], axis=1).astype(float)
-    size = np.bincount(group).astype(float)
-    sums = np.stack([np.bincount(group, weights=column) for column in held.T], axis=1)
-    chosen = rng.integers(len(size), size=(resamples, len(size)))
-    means = sums[chosen].sum(axis=1) / size[chosen].sum(axis=1)[:, None]
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return {
-        f"coverage_{100 * share:.0f}": [100 * float(held[:, i].mean()), 100 * float(low[i]), 100 * float(high[i])]
-        for i, share in enumerate(SHARES)
-    }
+    held = 100.0 * np.stack([(rank <= share).numpy() for share in SHARES], axis=1)
+    low, high = metrics.bootstrap(held, groups=groups)
+    ends = zip(held.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return {f"coverage_{100 * share:.0f}": list(end) for share, end in zip(SHARES, ends, strict=True)}
 
 
 def energy_score(samples: Tensor, truth: Tensor) -> float:

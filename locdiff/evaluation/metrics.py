@@ -61,18 +61,25 @@ def hits(lat_lon, truth):
     return great_circle_km(each.double(), truth[:, None].double()) <= torch.tensor(THRESHOLDS_KM)
 
 
-def bootstrap(values, resamples=1000, seed=0):
+def bootstrap(values, resamples=1000, seed=0, groups=None):
     """Return the 95 % interval of the mean over pictures of the array `values` (n, ...): its two ends, each (...).
 
-    Pictures are drawn with replacement `resamples` times; values may be hits, or differences of the hits of two methods
-    on the same pictures. ValueError if there are none.
+    Pictures are drawn with replacement `resamples` times, or, with the n `groups` that they belong to, whole groups;
+    pictures of one photographer are not independent. Values may be hits, or differences of the hits of two methods on
+    the same pictures. ValueError if there are none.
     """
     if not len(values):
         raise ValueError("no pictures to draw from")
-    n, rng, means = len(values), np.random.default_rng(seed), []
+    flat, rng, means = np.asarray(values, dtype=float).reshape(len(values), -1), np.random.default_rng(seed), []
+    size = np.ones(len(flat))
+    if groups is not None:
+        group = np.unique(groups, return_inverse=True)[1]
+        size = np.bincount(group).astype(float)
+        flat = np.stack([np.bincount(group, column) for column in flat.T], axis=1)
     for _ in range(resamples):
-        means.append(np.bincount(rng.integers(n, size=n), minlength=n) @ values.reshape(n, -1) / n)
-    return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+        times = np.bincount(rng.integers(len(size), size=len(size)), minlength=len(size))
+        means.append(times @ flat / (times @ size))
+    return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *np.shape(values)[1:])
 
 
 def score_each(lat_lon, truth):

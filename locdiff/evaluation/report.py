@@ -10,15 +10,15 @@ import numpy as np
 from locdiff.data import blue_marble
 from locdiff.data.embeddings import Embeddings
 from locdiff.errors import InputError
-from locdiff.evaluation import coverage, metrics
+from locdiff.evaluation import coverage, metrics, versus
 from locdiff.evaluation.hybrid import open_gallery, predict_hybrid
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.evaluation.summaries import (
     CALIBRATION,
     SHOWN,
+    baseline_places,
     density_scores,
     predict_all,
-    score_baselines,
     score_model,
     score_prior,
 )  # fmt: skip
@@ -28,6 +28,7 @@ from locdiff.sphere.pixels import THRESHOLDS_KM
 from locdiff.viz import curves, maps
 
 ZOOMED = 4  # pictures in zooms.png
+TEXT_WORTH = ("nats_over_uniform", "coverage_50", "coverage_90")
 
 
 @dataclass(frozen=True)
@@ -62,29 +63,37 @@ def report(
     embeddings, truth = test.batch(range(len(test)))
     queries = extent.hybrid and open_gallery(extent.gallery, embeddings, train, test, model.device, progress)
     found = predict_all(model, embeddings, truth, t.samples, t.seed, progress)
+    baselines = baseline_places(embeddings, train, t.seed, progress)
     rows = score_model(model, found, truth, extent.columns)
-    rows |= score_baselines(embeddings, truth, train, t.seed, progress, extent.columns)
+    rows |= {name: metrics.score(places, truth, extent.columns) for name, places in baselines.items()}
     if queries:
         rows |= _score_hybrid(model, embeddings, found, queries, truth, t.seed, extent, progress)
-    worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
-    worth |= coverage.coverage(found["rank"], test.authors)
-    worth |= {"energy_score_km": coverage.energy_score(found["samples"], truth)} | _of_training(run, model)
+    worth = _worth(found, truth, test.photographers) | _of_training(run, model)
     if model.objective.is_natural:
         prior, worth["prior_nats"] = score_prior(model, truth)
         rows |= prior
+    retrieved = next(iter(baselines.values()))
+    parts, texts = versus.score_texts(found, retrieved, truth, train, test)
     record = {
-        "rows": rows, "one_pass_density": worth, "data": data, "gallery": extent.gallery,
-        "held_out": len(test), "training_pictures": len(train), "seed": t.seed,
+        "rows": rows | parts, "one_pass_density": worth, "texts": texts, "data": data, "gallery": extent.gallery,
+        "less_retrieval": versus.less_retrieval(found["each"], retrieved, truth, test.photographers),
+        "held_out": len(test), "training_pictures": len(train), "kind": test.kind, "seed": t.seed,
         "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.device),
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     if extent.density:
         record["density_metrics"] = density_scores(found, truth)
-    written = _write(run, extent, record)
-    pictures = _draw(run, extent.suffix, model, embeddings, found, truth, test.encoder)
-    pictures += _draw_curves(run, extent.suffix, found, truth)
-    print("written: " + ", ".join(map(str, [*written, *pictures])))
-    return rows
+    paths = _draw(run, extent.suffix, model, embeddings, found, truth, test)
+    paths += _draw_curves(run, extent.suffix, found, truth)
+    _write(run, extent, record, paths)
+    return record["rows"]
+
+
+def _worth(found, truth, groups):
+    """What the one-pass density is worth in the mean, its coverage, and the energy score of the samples."""
+    worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
+    worth |= coverage.coverage(found["rank"], groups)
+    return worth | {"energy_score_km": coverage.energy_score(found["samples"], truth)}
 
 
 def _score_hybrid(model, embeddings, found, queries, truth, seed, extent, progress):
@@ -95,34 +104,41 @@ def _score_hybrid(model, embeddings, found, queries, truth, seed, extent, progre
     return {name: metrics.score(lat_lon, truth, extent.columns) for name, lat_lon in places.items()}
 
 
-def _write(run, extent, record):
-    """Write metrics.json and metrics.md, under names with the suffix, and print the table; their paths."""
+def _write(run, extent, record, pictures):
+    """Write metrics.json and metrics.md, under names with the suffix, and print the table and all paths."""
     text = _as_text(record, extent.columns)
     paths = [run / f"metrics{extent.suffix}.{ending}" for ending in ("json", "md")]
     write_json(paths[0], record)
     with atomic_path(paths[1]) as path:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     print(text)  # last: what it is piped to may have ended
-    return paths
+    print("written: " + ", ".join(map(str, [*paths, *pictures])))
 
 
 def _as_text(record, columns):
     """The report in Markdown, of the record that metrics.json holds."""
     worth, more = record["one_pass_density"], record.get("density_metrics", {})
-    nats, (half, low, high), (most, least, top) = (
-        worth[name] for name in ("nats_over_uniform", "coverage_50", "coverage_90")
-    )
+    nats, (half, low, high), (most, least, top) = (worth[name] for name in TEXT_WORTH)
     prior = f"; the prior alone gives {worth['prior_nats']:.2f}" if "prior_nats" in worth else ""
+    kind = record["kind"]
+    ahead = "; ".join(f"{k:,} km {d:+.1f} ({a:+.1f} to {b:+.1f})" for k, (d, a, b) in record["less_retrieval"].items())
     text = (
-        f"Per cent within k km, {record['held_out']:,} held-out pictures. Data: {record['data']}. "
+        f"Per cent within k km, {record['held_out']:,} held-out {kind}. Data: {record['data']}. "
         f"Seed {record['seed']}.\n\n{metrics.table(record['rows'], columns)}\n\n"
         f"The one-pass density gives the true place {abs(nats):.2f} nats {'more' if nats >= 0 else 'less'} than the "
         f"uniform one{prior}. "
-        f"Its 50 % regions hold the truth of {half:.1f} % of the pictures (95 % interval {low:.1f} to {high:.1f}), its "
+        f"Its 50 % regions hold the truth of {half:.1f} % of the {kind} (95 % interval {low:.1f} to {high:.1f}), its "
         f"90 % regions that of {most:.1f} % ({least:.1f} to {top:.1f}). The regions' mean areas are "
         f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2. The "
-        f"energy score of the samples is {worth['energy_score_km']:.0f} km.\n"
+        f"energy score of the samples is {worth['energy_score_km']:.0f} km.\n\n"
+        f"Its best place less retrieval from the training {kind}, in points (95 % interval): {ahead}.\n"
     )
+    for name, part in record["texts"].items():
+        nats, (half, low, high), (most, least, top) = (part[key] for key in TEXT_WORTH)
+        text += (
+            f"\n{part['count']:,} {name}: {nats:.2f} nats; 50 % regions hold {half:.1f} % ({low:.1f} to {high:.1f}), "
+            f"90 % regions {most:.1f} % ({least:.1f} to {top:.1f}).\n"
+        )
     lines = [f"{name.replace('_', ' ')}: {value:.3f}\n" for name, value in more.items()]
     return text + "\n" * bool(lines) + "".join(lines)
 
@@ -157,10 +173,10 @@ def _draw_curves(run, suffix, found, truth):
     return outputs
 
 
-def _draw(run, suffix, model, embeddings, found, truth, encoder):
+def _draw(run, suffix, model, embeddings, found, truth, test):
     """Draw predictions.png and, of a model with refinement levels, zooms.png; their paths."""
-    is_thumbnail = encoder == blue_marble.THUMBNAIL_ENCODER
-    pictures = blue_marble.thumbnail_pictures(embeddings[:SHOWN]) if is_thumbnail else None
+    is_thumbnail = test.encoder == blue_marble.THUMBNAIL_ENCODER
+    pictures = blue_marble.thumbnail_pictures(embeddings[:SHOWN]) if is_thumbnail else test.texts and test.texts[:SHOWN]
     outputs, anchors = [run / f"predictions{suffix}.png"], model.grid.anchors
     shown = [found["mode"][:SHOWN], found["density"], found["samples"][:SHOWN], truth[:SHOWN]]
     maps.draw_predictions(outputs[0], anchors, *shown, pictures)

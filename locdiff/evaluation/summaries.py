@@ -120,13 +120,11 @@ def calibration(posterior, truth: Tensor) -> Tensor:
     return torch.cat([posterior.log_prob(truth)[:, None] + math.log(4 * math.pi), inside, areas], dim=-1)
 
 
-def score_baselines(
-    embeddings: Tensor, truth: Tensor, train: Embeddings, seed: int = 0, progress: bool = True,
-    columns: metrics.Columns = metrics.USUAL,
-) -> dict[str, dict]:  # fmt: skip
-    """Return the scores of retrieval by cosine over galleries, and of a random training location: {row: score}."""
+def baseline_places(embeddings: Tensor, train: Embeddings, seed: int = 0, progress: bool = True) -> dict[str, Tensor]:
+    """Return the predictions (n, 2) of retrieval by cosine over galleries, of which the training data are the first,
+    and of a random training location: {row: locations}."""
     generator = torch.Generator().manual_seed(derive_seed(seed, 1))  # not the places of the training data
-    galleries = {"training pictures": train}
+    galleries = {f"training {train.kind}": train}
     if train.encoder == blue_marble.THUMBNAIL_ENCODER:
         random_land = blue_marble.random_land(PLAIN_GALLERY, generator)
         galleries["plain views of random land"] = blue_marble.plain_views(random_land, progress)
@@ -137,6 +135,6 @@ def score_baselines(
         f"Retrieval, gallery of {len(gallery):,} {name}": retrieve(embeddings, gallery, progress)
         for name, gallery in galleries.items()
     }
-    chance = torch.randint(len(train), (len(truth),), generator=generator)
-    rows["Chance: the place of a random training picture"] = torch.from_numpy(train.lat_lon)[chance]
-    return {name: metrics.score(lat_lon, truth, columns) for name, lat_lon in rows.items()}
+    chance = torch.randint(len(train), (len(embeddings),), generator=generator)
+    rows[f"Chance: the place of a random training {train.kind[:-1]}"] = torch.from_numpy(train.lat_lon)[chance]
+    return rows

@@ -22,8 +22,8 @@ def split_validation(train: Embeddings, share: float, seed: int) -> tuple[Embedd
     count = min(MOST, max(int(share * n), min(FEWEST, int(LARGEST_SHARE * n)))) if share else 0
     if not count:
         return train, None
-    authors = np.array(train.authors or [""])
-    order, count = held_out_order(n, count, [seed, 1], authors if (authors != "").all() else None)
+    authors = None if train.photographers is None else np.array(train.photographers)
+    order, count = held_out_order(n, count, [seed, 1], authors)
     if count == n:
         return train, None
     return train.subset(np.sort(order[count:])), train.subset(np.sort(order[:count]))

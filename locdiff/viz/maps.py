@@ -143,7 +143,7 @@ def draw_predictions(
     for i in range(n):
         row, column = i // columns, 3 * (i % columns)
         if pictures is not None:
-            title = names[i] if names else "the picture"
+            title = names[i] if names else _kind(pictures[i])
             _draw_picture(figure.add_subplot(cells[row, column]), pictures[i], title)
         sampled, true = (None if every is None else every[i] for every in (samples, truth))
         for offset, window in ((1, WORLD), (2, close_up(places[i]))):
@@ -165,16 +165,16 @@ def draw_zooms(
 ) -> None:
     """Write a png of the densities of a LocationPosterior at three zooms.
 
-    For each of n pictures, at least one: the picture (n; arrays (height, width, 3) in [0, 1]), the world, and close-ups
-    of 3,000 and 300 km with the most likely place (n, 2) and the truth (n, 2). Of the posterior it takes `pixel_probs`
-    (n, N) and `log_density`. Raises InputError if the file cannot be written.
+    For each of n pictures, at least one: the picture (n; arrays (height, width, 3) in [0, 1], or words), the world, and
+    close-ups of 3,000 and 300 km with the most likely place (n, 2) and the truth (n, 2). Of the posterior it takes
+    `pixel_probs` (n, N) and `log_density`. Raises InputError if the file cannot be written.
     """
     n, grey = len(places), grey_map()
     figure = Figure(figsize=(13.5, 2.9 * n + 0.6), dpi=110, layout="constrained")
     cells = figure.add_gridspec(n, 4, width_ratios=[1, 2.3, 1.15, 1.15])
     for i in range(n):
         if pictures is not None:
-            _draw_picture(figure.add_subplot(cells[i, 0]), pictures[i], "the picture, 475 km wide")
+            _draw_picture(figure.add_subplot(cells[i, 0]), pictures[i], _kind(pictures[i]))
         axes = figure.add_subplot(cells[i, 1])
         draw_density(axes, posterior.pixel_probs[i], grey, WORLD)
         axes.set_title(_title(places[i], truth[i]))
@@ -195,6 +195,10 @@ def save_png(figure: Figure, path: Path) -> None:
     figure.savefig(buffer, format="png")
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
+
+
+def _kind(picture):
+    return "the text" if isinstance(picture, str) else "the picture"
 
 
 def _draw_picture(axes, picture, title):

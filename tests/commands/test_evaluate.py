@@ -96,7 +96,7 @@ def test_geoclip_searches_with_the_embeddings_it_was_made_for(run, geoclip, tmp_
     copy = str(shutil.copytree(run, tmp_path / "run"))
     monkeypatch.setattr(report, "predict_all", lambda *_: {"samples": None})
     monkeypatch.setattr(report, "score_model", lambda *_: {})
-    monkeypatch.setattr(report, "score_baselines", lambda *_: {})
+    monkeypatch.setattr(report, "baseline_places", lambda *_: {})
     monkeypatch.setattr(hybrid, "GeoClip", lambda: geoclip)
     code, lines = outcome(evaluate.main, [copy, "--hybrid", "--gallery", "mp16"], capsys)
     assert code == 2 and len(lines) == 1 and "by open_clip:ViT-L-14/openai, these are by 'thumbnail-16'" in lines[0]

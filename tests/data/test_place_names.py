@@ -1,6 +1,7 @@
 """Place names: GeoNames' rows, embedded once each, split by the seed and built once."""
 
 import json
+import shutil
 from importlib import metadata
 
 import numpy as np
@@ -76,6 +77,39 @@ def test_the_preset_trains_on_them(sixty):
     settings = override(resolve("names"), names_encoder="ngrams:16", test_names=20)
     train, test = load_data(settings, progress=False)
     assert (len(train), len(test), train.encoder, train.embeddings.shape[1]) == (40, 20, "ngrams:16", 16)
+
+
+def test_an_interrupted_build_goes_on_where_it_stopped(sixty, monkeypatch, tmp_path):
+    monkeypatch.setattr(place_names, "_CHUNK", 2)
+    encode, asked = NgramEncoder.encode_text, []
+
+    def once(self, texts):
+        asked.extend(texts)
+        if len(asked) > 2:
+            raise KeyboardInterrupt
+        return encode(self, texts)
+
+    monkeypatch.setattr(NgramEncoder, "encode_text", once)
+    with pytest.raises(KeyboardInterrupt):
+        place_names.place_names(SMALL, progress=False)
+    first, asked[:] = asked[:2], []
+    monkeypatch.setattr(NgramEncoder, "encode_text", lambda self, texts: asked.extend(texts) or encode(self, texts))
+    folder = place_names.place_names(SMALL, progress=False)
+    assert sorted(asked) == sorted(set(NAMES) - set(first)) and not list(folder.parent.glob("*.npy"))
+    train, _ = train_and_test(folder, 0)
+    for text, row in zip(train.texts, train.batch(range(len(train)))[0], strict=True):
+        np.testing.assert_allclose(row, encode(NgramEncoder("32"), [text])[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("content", [b"no npy file", b""])
+def test_a_damaged_file_of_an_interrupted_build_is_made_anew(sixty, content):
+    folder = place_names.place_names(SMALL, progress=False)
+    expected = np.load(folder / "train" / "embeddings.npy")
+    shutil.rmtree(folder)
+    folder.with_name(f"{folder.name}.partial.npy").write_bytes(content)
+    np.testing.assert_array_equal(
+        np.load(place_names.place_names(SMALL, progress=False) / "train" / "embeddings.npy"), expected
+    )
 
 
 def test_a_missing_package_names_the_command(monkeypatch):

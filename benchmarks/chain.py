@@ -55,7 +55,6 @@ def score(model, embeddings, truth, count, steps, seed):
 def main():
     def add(parser):
         parser.add_argument("--data", default="", help="place-names or an embeddings folder (default: Blue Marble)")
-        parser.add_argument("--names-encoder", default="ngrams:2048", help="of place-names (default ngrams:2048)")
         parser.add_argument("--l-max", nargs="+", type=int, default=[7, 15, 23])
         parser.add_argument("--only", nargs="+", choices=WAYS, help="ways of training (default: all)")
         parser.add_argument("--training", type=int, default=2000, help="training steps (default 2000)")
@@ -68,7 +67,7 @@ def main():
     for l_max in arguments.l_max:
         for name in arguments.only or WAYS:
             values, times = WAYS[name]
-            own = {"data": arguments.data, "names_encoder": arguments.names_encoder, "l_max": l_max}
+            own = {"data": arguments.data, "l_max": l_max}
             settings = resolve("quickstart", **own, steps=times * arguments.training, **values)
             data, test = load_data(settings)
             embeddings, truth = test.batch(np.arange(min(arguments.pictures, len(test))))

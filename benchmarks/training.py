@@ -6,7 +6,7 @@ held-out pictures: likelihood, coverage, accuracy of the one-pass density and of
 
   python benchmarks/training.py --list
   python benchmarks/training.py --only quickstart lr-2e-3 --seeds 0 1 2 --seconds 240
-  python benchmarks/training.py --data blue-marble-strong names ngrams simulation FOLDER --only quickstart dropout-0.1
+  python benchmarks/training.py --data names names-minilm simulation FOLDER --only quickstart dropout-0.1
 
 A FOLDER of embeddings is held out by author, 600 pictures, other ones for each seed.
 """
@@ -98,8 +98,8 @@ NAMES = {"data": "place-names"}
 DATA = {  # settings of the run
     "blue-marble": {},
     "blue-marble-strong": {"rotation": 45.0, "scale": 1.33, "color": 0.2},
-    "names": NAMES | {"names_encoder": "text:all-MiniLM-L6-v2"},
-    "ngrams": NAMES | {"names_encoder": "ngrams:2048"},
+    "names": NAMES,
+    "names-minilm": NAMES | {"names_encoder": "text:all-MiniLM-L6-v2"},
 }
 
 

@@ -113,6 +113,32 @@ def replaced_file(path: Path | str) -> Path | None:
     return target if stat.S_ISREG(mode) else None
 
 
+@contextlib.contextmanager
+def only_process(folder: Path | str, doing: str) -> Iterator[None]:
+    """Hold `folder` for this process. Raises InputError if another one of this machine holds it; `doing` says why.
+
+    The lock is the operating system's and ends with the process, however that ends. Where a system or a file system has
+    no such locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"another process is {doing} {folder}: wait for it, or stop it first") from None
+    except OSError:  # a network's file system
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_ending(path: Path | str, endings: tuple[str, ...]) -> None:
     """Raise InputError unless the file's name has one of these endings, in any case."""
     if Path(path).suffix.lower() not in endings:

@@ -12,6 +12,7 @@ versions), log.csv, state.safetensors (to continue from), and at the end metrics
 Ctrl-C and SIGTERM save before it stops. On several nodes every one must see the folders of the data and of the run.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from locdiff import options
 from locdiff.evaluation.report import report
+from locdiff.files import only_process
 from locdiff.training.distributed import process_group, rank_and_world_size
 from locdiff.training.loop import fit
 from locdiff.training.settings import PRESETS, Settings, infer_data_fields, load_data, read_settings, resolve, start
@@ -57,31 +59,41 @@ def main(argv=None):
     if arguments.dry_run:
         print(json.dumps(dataclasses.asdict(settings), indent=2))
         return None
-    run = arguments.resume
-    with process_group(arguments.device) as device:
-        first = rank_and_world_size()[0] == 0
-        train, test = load_data(settings, progress=first)
-        known, kept = split_validation(train, settings.training.validation, settings.training.seed)
-        settings = infer_data_fields(settings, known)
-        trainer = Trainer(settings, known, device, validation=kept)
-        try:
-            if run:
-                trainer.restore(run)
-            elif first:
-                run = start(settings, arguments.out or Path("runs") / arguments.preset)
-            if first:
-                shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
-                apart = f", {len(kept):,} kept apart" if kept else ""
-                plan = f"{len(known):,} pictures{apart}, {trainer.steps:,} steps, on {device}{shared}"
-                print(f"{run}: {plan}; whitening with a floor of {settings.model.network.whiten:g}", file=sys.stderr)
-            fit(trainer, run)
-        finally:
-            trainer.leave()
-    if first:
-        model = trainer.finished_model()
-        model.save(run)
-        report(run, model, train, test, settings)
+    with contextlib.ExitStack() as held:
+        with process_group(arguments.device) as device:
+            first = rank_and_world_size()[0] == 0
+            train, test = load_data(settings, progress=first)
+            known, kept = split_validation(train, settings.training.validation, settings.training.seed)
+            settings = infer_data_fields(settings, known)
+            trainer = Trainer(settings, known, device, validation=kept)
+            try:
+                run = _run_folder(arguments, settings, held) if first else arguments.resume
+                if arguments.resume:
+                    trainer.restore(run)
+                if first:
+                    _say_plan(run, trainer, kept)
+                fit(trainer, run)
+            finally:
+                trainer.leave()
+        if first:
+            model = trainer.finished_model()
+            model.save(run)
+            report(run, model, train, test, settings)
     return run
+
+
+def _run_folder(arguments, settings, held):
+    """The run folder, new unless a run is resumed; no other process trains in it until the ExitStack `held` ends."""
+    run = arguments.resume or start(settings, arguments.out or Path("runs") / arguments.preset)
+    held.enter_context(only_process(run, "training in"))
+    return run
+
+
+def _say_plan(run, trainer, kept):
+    shared = f" x {trainer.processes}" if trainer.processes > 1 else ""
+    apart = f", {len(kept):,} kept apart" if kept else ""
+    plan = f"{len(trainer.train):,} {trainer.train.kind}{apart}, {trainer.steps:,} steps, on {trainer.device}{shared}"
+    print(f"{run}: {plan}; whitening with a floor of {trainer.settings.model.network.whiten:g}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,15 @@ def log_density(coeffs, basis):
     return synthesis(coeffs, basis) - log_partition(coeffs, basis)[..., None]
 
 
+def broadened_log_density(coeffs, basis, share, factor):
+    """Return log((1 - share) q_e + share q_{factor e}) at the anchors, per steradian: (..., N). Not in the paper.
+
+    With factor < 1 the second part is broader. The order of places by density, and so every mode, is that of F_e.
+    """
+    parts = np.stack([log_density(coeffs, basis), log_density(factor * np.asarray(coeffs), basis)], axis=-1)
+    return logsumexp(parts, axis=-1, b=[1 - share, share])
+
+
 def kl_divergence(coeffs, target, basis, temperature=1.0):
     """Return the SHDD-KL, KL(q_e || p) in nats over the anchors (Eqs. 12 and 16): (...).
 

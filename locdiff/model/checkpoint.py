@@ -147,7 +147,7 @@ def config_from_record(record: dict) -> ModelConfig:
 
 def calibration_of(model) -> dict[str, Tensor]:
     """Return the buffers of a new model's calibration: those of models before format 5, which were not calibrated."""
-    own = r"^calibration\.|^refinements\.\d+\.(scale|prior|mean|spread)$"
+    own = r"^calibration\.|^objective\.broad$|^refinements\.\d+\.(scale|prior|mean|spread)$"
     return {name: value for name, value in model.state_dict().items() if re.search(own, name)}
 
 

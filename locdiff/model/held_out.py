@@ -6,9 +6,10 @@ import math
 import torch
 from torch import Tensor
 
-from locdiff.model.calibration import Calibration
+from locdiff.model.calibration import Calibration, fit_broad
 from locdiff.model.refinement import calibrate_level
 from locdiff.sphere import shdd
+from locdiff.sphere.healpix import healpix_transform
 
 
 @torch.no_grad()
@@ -41,7 +42,11 @@ def calibrate(model, embeddings: Tensor, lat_lon: Tensor) -> None:
     """Calibrate levels 0 and 1 by pictures (n, d) at locations (n, 2), where the outputs are natural parameters."""
     if not isinstance(model.calibration, Calibration):
         return
-    coeffs = shdd.encode(lat_lon, model.config.network.l_max).float()
-    model.calibration.fit(model.one_pass(embeddings), coeffs, model.grid)
+    coeffs, grid = shdd.encode(lat_lon, model.config.network.l_max).float(), model.grid
+    model.calibration.fit(model.one_pass(embeddings), coeffs, grid)
+    fine = healpix_transform(grid.l_max, 2 * grid.nside, device=model.device)
+    sharp, *broad = fit_broad(model.one_pass(embeddings), coeffs, fine)
+    model.calibration.scale *= sharp
+    model.objective.broad.copy_(torch.tensor(broad))
     for level in model.refinements:
         calibrate_level(level, model.image_features(embeddings), lat_lon)

@@ -7,6 +7,7 @@ clean encoding x_0 = sqrt(4 pi) PE, whose coefficients are those of a density it
 
 import math
 from abc import ABC, abstractmethod
+from functools import partial
 
 import healpy
 import torch
@@ -55,10 +56,13 @@ class Objective(nn.Module, ABC):
         """Return the log density in nats per steradian at one location a picture, (n, 2) -> (n,)."""
 
     @abstractmethod
-    def sample(self, output: Tensor, uniform: Tensor, grid: HealpixTransform, mode_seek) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, output: Tensor, uniform: Tensor, grid: HealpixTransform, mode_seek, one_pass: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the locations (n, S, 2) that the last outputs (n, S, D) of a chain lead to, and their coefficients.
 
-        `uniform` (n, S, 1) are random numbers, `mode_seek` the mode-seeking decoder of coefficients.
+        `uniform` (n, S, 1) are random numbers, `mode_seek` the mode-seeking decoder of coefficients. With `one_pass`
+        the chain has one step, from pure noise.
         """
 
 
@@ -66,13 +70,18 @@ class Likelihood(Objective):
     """The output is e; the loss is -log q_e of the true location, at every noise level.
 
     Its gradient is E_q[Y] - Y(location), and x_0 is predicted by the mean parameter, sqrt(4 pi) E_{q_e}[Y].
+
+    The density of a posterior is (1 - share) q_e + share q_{factor e}, where `broad` = (share, factor): a calibrated
+    model gives a share of the probability to a broader density with the same modes. Before calibration it is q_e.
     """
 
     is_natural, usual_steps = True, 1
+    broad: Tensor
 
     def __init__(self, config):
         super().__init__(config)
         self.quadrature = HealpixTransform(self.l_max, config.integration_nside)
+        self.register_buffer("broad", torch.tensor([0.0, 1.0]))
 
     def loss(self, output, coeffs, anchors):
         return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
@@ -84,19 +93,25 @@ class Likelihood(Objective):
         return output
 
     def pixel_probs(self, values):
-        return torch.softmax(values, dim=-1)
+        sharp, (share, factor) = torch.softmax(values, dim=-1), self.broad.tolist()
+        return torch.lerp(sharp, torch.softmax(factor * values, dim=-1), share) if share else sharp
 
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):
             return pixel_probs.new_empty(0)
         nside, device = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1)), self.quadrature.k.device
         fine = healpix_transform(self.l_max, nside, device=device)
-        log_z = fine.log_partition_and_mean(coeffs.to(device))[0].cpu()
-        return (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1) - log_z
+        value, (share, factor) = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), self.broad.tolist()
+        sharp = value - fine.log_partition_and_mean(coeffs.to(device))[0].cpu()
+        if not share:
+            return sharp
+        broad = factor * value - fine.log_partition_and_mean(factor * coeffs.to(device))[0].cpu()
+        return torch.logaddexp(sharp + math.log1p(-share), broad + math.log(share))
 
-    def sample(self, output, uniform, grid, mode_seek):
+    def sample(self, output, uniform, grid, mode_seek, one_pass):
+        density = self.pixel_probs if one_pass else partial(torch.softmax, dim=-1)  # to q_e Bayes' rule adds x_t
         pixel = [
-            pixels.sample(self.pixel_probs(grid.synthesis(e)), u)
+            pixels.sample(density(grid.synthesis(e)), u)
             for e, u in zip(output.flatten(0, 1).split(64), uniform.to(output).flatten(0, 1).split(64), strict=True)
         ]
         places = grid.anchors[torch.cat(pixel).cpu()].view(*output.shape[:2], 2)
@@ -119,7 +134,7 @@ class Regression(Objective):
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         return pixels.log_prob(pixel_probs, lat_lon)
 
-    def sample(self, output, uniform, grid, mode_seek):
+    def sample(self, output, uniform, grid, mode_seek, one_pass):
         coeffs = self.coeffs(output)
         return mode_seek(coeffs), coeffs.cpu()
 

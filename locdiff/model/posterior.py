@@ -143,17 +143,17 @@ class PixelPosterior(LocationPosterior):
         return pixels.log_density(self.pixel_probs, lat_lon)
 
     def rank(self, lat_lon, seed=0, first=0):
-        """See `LocationPosterior.rank`. By likelihood the density at the location is exact, and the pixels are half as
-        wide: those of `grid` are too coarse for the densities of a degree above a third of its nside."""
+        """See `LocationPosterior.rank`. By likelihood the density at the location is exact, and the pixels are a
+        quarter as wide: those of `grid` are too coarse for the densities of a degree above a third of its nside."""
         if not self.objective.is_natural:
             return super().rank(lat_lon, seed, first)
         self.check_one_each(lat_lon)
-        fine = healpix_transform(self.grid.l_max, 2 * self.grid.nside, device=self.grid.k.device)
+        fine = healpix_transform(self.grid.l_max, 4 * self.grid.nside, device=self.grid.k.device)
         at, found = (self.coeffs * shdd.encode(lat_lon, self.grid.l_max).to(self.coeffs)).sum(dim=-1, keepdim=True), []
-        size = batch_size(12 * 12 * fine.nside**2)
+        size = batch_size(20 * 12 * fine.nside**2)
         for chunk, own in zip(self.coeffs.split(size), at.split(size), strict=True):
             values = fine.synthesis(chunk.to(fine.k.device)).cpu()
-            found.append(torch.where(values > own, values.softmax(dim=-1), 0).sum(dim=-1))
+            found.append(torch.where(values > own, self.objective.pixel_probs(values), 0).sum(dim=-1))
         return torch.cat(found)
 
     def sample(self, count, seed=0, first=0):

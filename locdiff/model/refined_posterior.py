@@ -46,11 +46,6 @@ class MixtureComponent:
         """The distance between neighboring points, where they are densest."""
         return math.sqrt(4 * math.pi / self.masses.shape[-1]) / self.level.s * EARTH_RADIUS_KM
 
-    @property
-    def points(self) -> Tensor:
-        """The locations of the points, (n, K M, 2), float32."""
-        return self.geometry.of_cells(self.geometry.points, self.cell_index)
-
     def unit_vectors(self, picture: int) -> Tensor:
         """Return the unit vectors (3, K M) of the points of one picture, float32."""
         return torch.cat([self.geometry.unit_vectors(cell) for cell in self.cell_index[picture].tolist()], dim=1)

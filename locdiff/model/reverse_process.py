@@ -52,7 +52,8 @@ class ReverseProcess:
             return random.normal(model.config.network.dimensions).to(model.device)
 
         def finish(x_t, t):
-            places, coeffs = model.objective.sample(output(x_t, t), random.uniform(), model.grid, model.mode_seek)
+            last, one_pass = output(x_t, t), t == len(model.alpha_bar)
+            places, coeffs = model.objective.sample(last, random.uniform(), model.grid, model.mode_seek, one_pass)
             return places, coeffs.cpu()
 
         return diffusion.sample(denoise, sample_noise, model.alpha_bar, self.steps, self.make_sampler(), finish)

@@ -179,3 +179,13 @@ def test_what_predict_writes_can_be_scored(run, pictures, tmp_path, capsys, name
     printed = capsys.readouterr().out
     assert "matched 2 of 2 true places; missing 0; unknown 0; failed 0" in printed
     assert f"| {name} | 0.0 | 0.0 | 100.0 | 100.0 | 100.0 | 111 |" in printed
+
+
+def test_pictures_without_a_true_place_are_left_out_and_counted(tmp_path, capsys):
+    """As `embed` writes the table of its pictures."""
+    (tmp_path / "t.csv").write_text("id,lat,lon\na,0,0\nb,,\n")
+    (tmp_path / "g.csv").write_text("id,lat,lon\na,0,1\nb,5,5\n")
+    evaluate.main(["--truth", str(tmp_path / "t.csv"), "--predictions", str(tmp_path / "g.csv")])
+    printed = capsys.readouterr()
+    assert "1 of 2 have no place and are left out" in printed.err
+    assert "matched 1 of 1 true places; missing 0; unknown 1 (b); failed 0" in printed.out

@@ -174,6 +174,14 @@ def test_an_interrupted_prediction_leaves_whole_files(run, pictures, tmp_path, m
         assert len(lines) == (8 if ending == ".geojson" else 1)  # all of the first picture, nothing of the second
 
 
+def test_the_slash_after_a_folder_does_not_change_the_ids(run, pictures, capsys):
+    folder = str(Path(pictures[0]).parent)
+    for source in (folder, folder + "/"):
+        predict.main([str(run), source, "--samples", "0"])
+    first, second = capsys.readouterr().out.split("id,lat,lon")[1:]
+    assert first == second and f"{folder}/" in first and "//" not in first
+
+
 def test_predict_takes_an_embeddings_folder(run, five_views, capsys):
     predict.main([str(run), str(five_views)])
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 from PIL import Image
+from support.commands import outcome
 
 from locdiff import train
+from locdiff.files import only_process
 
 
 def test_training_leaves_a_run_folder_with_scores_and_pictures(run):
@@ -43,6 +45,16 @@ def test_training_on_a_folder_of_embeddings(tmp_path):
     assert json.loads((run / "config.json").read_text())["embed_dim"] == 12
     assert json.loads((run / "metrics.json").read_text())["held_out"] == 10
     assert (run / "predictions.png").exists()
+
+
+def test_a_run_that_another_process_trains_is_refused(run, capsys):
+    before = (run / "state.safetensors").read_bytes()
+    with only_process(run, "training in"):
+        code, lines = outcome(train.main, ["--resume", str(run)], capsys)
+    assert code == 2 and len(lines) == 1 and f"another process is training in {run}" in lines[0]
+    assert (run / "state.safetensors").read_bytes() == before
+    with only_process(run, "training in"):  # the lock is free again
+        pass
 
 
 def test_a_finished_run_can_be_resumed_and_evaluates_again(run, small_galleries, undrawn):

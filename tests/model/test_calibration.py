@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.models import tiny
 
-from locdiff.model.calibration import ROUGHNESS, Calibration, fit_prior, fit_scale, prior_of
+from locdiff.model.calibration import ROUGHNESS, Calibration, fit_broad, fit_prior, fit_scale, prior_of
 from locdiff.model.refinement import LowRankHeadLevel, calibrate_level, cell_priors
 from locdiff.sphere import shdd
 from locdiff.sphere.coordinates import from_unit_vector
@@ -67,6 +67,45 @@ def test_tau_is_bounded_where_it_is_asked_to_be():
         calibration.scale.fill_(1)
         calibration.fit(0.5 * coeffs, coeffs, GRID, most)
         assert calibration.scale[0] == most
+
+
+def sampled(e, share=0.0, factor=1.0, seed=0):
+    """The encodings of one location for each e (n, 36), sampled from (1 - share) q_e + share q_{factor e}."""
+    generator = torch.Generator().manual_seed(seed)
+    broad = torch.rand(len(e), 1, generator=generator) < share
+    probs = torch.softmax(GRID.synthesis(torch.where(broad, factor * e, e)), dim=-1)
+    return shdd.encode(GRID.anchors[torch.multinomial(probs, 1, generator=generator)[:, 0]], 5).float()
+
+
+def test_the_broad_part_is_found():
+    """Locations of which 30 % are sampled from a broader density; the sharp part is sharper than e says."""
+    e = 2 * torch.randn(4000, 36, generator=torch.Generator().manual_seed(1))
+    sharp, share, factor = fit_broad(e / 1.5, sampled(e, 0.3, 0.2), GRID)
+    assert sharp == pytest.approx(1.5, rel=0.3) and share == pytest.approx(0.3, abs=0.12)
+    assert sharp * factor == pytest.approx(0.3, abs=0.15)
+
+
+def test_the_broad_part_raises_the_likelihood_by_what_the_mixture_says():
+    e = 2 * torch.randn(1000, 36, generator=torch.Generator().manual_seed(1))
+    coeffs = sampled(e, 0.3, 0.2)
+    sharp, share, factor = fit_broad(e, coeffs, GRID)
+
+    def log_prob(natural):
+        return (natural * coeffs).sum(dim=-1) - GRID.log_partition(natural)
+
+    mixed = torch.logaddexp(log_prob(sharp * e) + math.log(1 - share), log_prob(sharp * factor * e) + math.log(share))
+    assert mixed.mean() > log_prob(e).mean() + 0.05
+
+
+@pytest.mark.parametrize("n", [0, 3, 3000])
+def test_without_need_there_is_no_broad_part(n):
+    e = torch.randn(n, 36, generator=torch.Generator().manual_seed(2))
+    assert fit_broad(e, sampled(e, seed=5) if n else torch.empty(0, 36), GRID) == (1.0, 0.0, 1.0)
+
+
+def test_a_diverged_network_has_no_broad_part():
+    e = torch.full((50, 36), torch.nan)
+    assert fit_broad(e, sampled(torch.randn(50, 36)), GRID) == (1.0, 0.0, 1.0)
 
 
 def test_the_scale_is_the_best_that_is_not_negative():

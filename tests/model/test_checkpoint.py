@@ -187,6 +187,17 @@ def test_a_folder_of_format_3_gives_the_answers_that_it_gave():
     assert len(far) == 7 and far.max() < 1e-2
 
 
+def test_the_broad_part_is_kept_and_a_model_from_before_it_has_none(tmp_path):
+    model = tiny()
+    model.objective.broad.copy_(torch.tensor([0.25, 0.5]))
+    model.save(tmp_path)
+    assert LocDiffusion.load(tmp_path, "cpu").objective.broad.tolist() == [0.25, 0.5]
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["objective.broad"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert LocDiffusion.load(tmp_path, "cpu").objective.broad.tolist() == [0.0, 1.0]
+
+
 def test_a_folder_of_format_3_is_written_as_format_5(tmp_path):
     model = LocDiffusion.load(FORMAT_3, "cpu")
     model.save(tmp_path)

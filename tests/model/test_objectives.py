@@ -2,10 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from support.models import tiny, tiny_config
+from support.models import seeing, tiny, tiny_config
 
+import reference.coordinates
+import reference.shdd
+import reference.spherical_harmonics
 from locdiff.model import diffusion
 from locdiff.model.objectives import OBJECTIVES, Regression
 from locdiff.sphere import shdd
@@ -61,6 +65,35 @@ def test_the_likelihood_is_that_of_the_density():
         losses = {round(model.loss(embeddings, place).item(), 3) for _ in range(30)}
     torch.testing.assert_close(loss[0], expected, rtol=1e-4, atol=1e-4)
     assert round(loss.item(), 3) in losses  # sampled whenever the noise level is the last
+
+
+@pytest.mark.parametrize("share, factor", [(0.0, 1.0), (0.3, 0.2), (0.999, 0.5), (0.2, 0.0)])
+def test_a_broadened_density_is_that_of_the_reference(share, factor):
+    """Pixel for pixel, at locations, and in the samples of one pass; its modes are those of q_e."""
+    model = seeing()
+    model.objective.broad.copy_(torch.tensor([share, factor]))
+    posterior = model.posterior(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)))
+    places = model.grid.anchors
+    basis = reference.spherical_harmonics.real_spherical_harmonics(
+        *reference.coordinates.to_theta_phi(places.numpy()), 7
+    )
+    expected = reference.shdd.broadened_log_density(posterior.coeffs.numpy(), basis, share, factor)
+    area = 4 * math.pi / len(places)
+    np.testing.assert_allclose(posterior.pixel_probs, np.exp(expected) * area, rtol=1e-3, atol=1e-9)
+    for pixel in (0, 700, 3071):
+        at = posterior.log_prob(places[pixel].expand(4, 2))
+        np.testing.assert_allclose(at, expected[:, pixel], rtol=0, atol=2e-3)
+    order = posterior.coeffs @ torch.from_numpy(basis).float().T
+    assert torch.equal(posterior.pixel_probs.argmax(dim=-1), order.argmax(dim=-1))
+
+
+def test_one_step_samples_the_broadened_density_and_many_steps_the_sharp_one():
+    """To the natural parameters of q_e Bayes' rule adds what x_t says; of the broad part nothing is known there."""
+    model, embeddings = seeing(sample_steps=1), torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    sharp = model.sample(embeddings, 8, steps=5)
+    model.objective.broad.copy_(torch.tensor([0.5, 0.1]))
+    torch.testing.assert_close(model.sample(embeddings, 8), model.posterior(embeddings).sample(8))
+    assert torch.equal(model.sample(embeddings, 8, steps=5), sharp)
 
 
 @pytest.mark.parametrize("l_max", [7, 15, 23])

@@ -95,7 +95,7 @@ def score_model(
 def score_prior(model: LocDiffusion, truth: Tensor) -> tuple[dict[str, dict], float]:
     """Return the scores of the prior of a model, {row: score}, and the nats that it gives the truth (n, 2)."""
     coeffs = model.calibration.prior[None].cpu()
-    probs = model.grid.synthesis(coeffs.to(model.device)).softmax(dim=-1).cpu()
+    probs = pixels.softmax(model.grid.synthesis(coeffs.to(model.device))).cpu()
     posterior = PixelPosterior(model.grid, model.objective, coeffs, probs, None)
     places = torch.stack([place for place, _ in posterior.best_within().values()], dim=1).expand(len(truth), -1, -1)
     log_prob = pixels.log_prob(probs.expand(len(truth), -1), truth)

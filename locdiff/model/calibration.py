@@ -8,18 +8,20 @@ lead to tau = 0, the prior; a network that is too sure leads to tau < 1, one tha
 
 import math
 
+import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from locdiff.memory import batch_size
-from locdiff.sphere import shdd
-from locdiff.sphere.healpix import HealpixTransform
+from locdiff.sphere import pixels, shdd
+from locdiff.sphere.healpix import FAINTEST, HealpixTransform
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
-FACTORS = tuple(10 ** (k / 8) for k in range(-8, 5))  # of natural parameters, among which the two parts are sought
+FACTORS = tuple(10 ** (k / 24) for k in range(-24, 13))  # of natural parameters, among which the two parts are sought
+EVERY = 3  # log Z is computed for each third factor and interpolated
 EM_STEPS, WORTH = 50, 5.0  # of their share; nats that the broad part must gain over all pictures
-ENOUGH = 700  # pictures that it is sought by
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -68,11 +70,10 @@ def fit_broad(natural_params: Tensor, coeffs: Tensor, transform: HealpixTransfor
     """Return (sharp, share, factor) of the largest likelihood of (1 - share) q_{sharp e} + share q_{factor sharp e}.
 
     e are natural parameters (n, D) of pictures that training has not seen, `coeffs` (n, D) the encodings of their
-    locations; about ENOUGH of them are used. Both factors are of FACTORS; the share is found for each pair of them by
-    expectation maximization. Where no pair gains WORTH nats in all, (1, 0, 1).
+    locations. Both factors are of FACTORS; the share is found for each pair of them by expectation maximization. Where
+    no pair gains WORTH nats in all, (1, 0, 1).
     """
-    every = slice(None, None, max(1, math.ceil(len(coeffs) / ENOUGH)))
-    log_probs = _log_probs(natural_params[every], coeffs[every], transform)
+    log_probs = _log_probs(natural_params, coeffs, transform)
     sharp, broad = torch.triu_indices(len(FACTORS), len(FACTORS), 1).flip(0)
     ratio = (log_probs[broad] - log_probs[sharp]).clamp(max=50).exp()  # (pairs, n)
     share = torch.full((len(sharp), 1), 0.1, dtype=ratio.dtype)
@@ -88,13 +89,19 @@ def fit_broad(natural_params: Tensor, coeffs: Tensor, transform: HealpixTransfor
 
 def _log_probs(natural_params, coeffs, transform):
     """The log densities, but for a constant, at the true locations with each of FACTORS, (factors, n), float64."""
-    device, parts = transform.k.device, []
-    size = batch_size(12 * 12 * transform.nside**2)
-    for e, y in zip(natural_params.split(size), coeffs.split(size), strict=True):
-        values, at = transform.synthesis(e.to(device)), (e * y).sum(dim=-1).double()
-        log_z = [torch.logsumexp(factor * values, dim=-1).double().cpu() for factor in FACTORS]
-        parts.append(torch.stack([factor * at - z for factor, z in zip(FACTORS, log_z, strict=True)]))
-    return torch.cat(parts, dim=1)
+    device, some, log_z = transform.k.device, FACTORS[::EVERY], []
+    for e in natural_params.split(8):  # whose pixels stay in the processor's cache
+        values = transform.synthesis(e.to(device))
+        top = values.amax(dim=-1, keepdim=True)
+        values -= top
+        sums = torch.stack([(factor * values).clamp_(min=-FAINTEST).exp_().sum(dim=-1) for factor in some], dim=1)
+        log_z.append((sums.log() + top * torch.tensor(some).to(top)).double().cpu())
+    log_z = torch.cat(log_z) if log_z else torch.empty(0, len(some), dtype=torch.float64)
+    nodes, factors = np.log(some), torch.tensor(FACTORS, dtype=torch.float64)
+    if not log_z.isfinite().all():
+        return torch.full((len(FACTORS), len(coeffs)), torch.nan, dtype=torch.float64)
+    smooth = torch.from_numpy(CubicSpline(nodes, log_z.numpy(), axis=1)(np.log(FACTORS)))
+    return (factors * (natural_params * coeffs).sum(dim=-1, keepdim=True).double() - smooth).T
 
 
 @torch.enable_grad()
@@ -166,8 +173,8 @@ class Calibration(nn.Module):
             f, y = e.to(device) - self.prior, y.to(device)
             values = transform.synthesis(f)
             logits = tau * values + kappa * of_prior
-            log_z = torch.logsumexp(logits, dim=-1)
-            probs = (logits - log_z[:, None]).exp_()
+            log_z = pixels.logsumexp(logits)
+            probs = (logits - log_z[:, None]).clamp_(min=-FAINTEST).exp_()
             mean = torch.stack([(probs * values).sum(dim=-1), probs @ of_prior], dim=-1).double()
             second = torch.stack([
                 (probs * values.square()).sum(dim=-1), (probs * values) @ of_prior, probs @ of_prior.square()

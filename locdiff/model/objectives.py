@@ -7,7 +7,6 @@ clean encoding x_0 = sqrt(4 pi) PE, whose coefficients are those of a density it
 
 import math
 from abc import ABC, abstractmethod
-from functools import partial
 
 import healpy
 import torch
@@ -93,8 +92,8 @@ class Likelihood(Objective):
         return output
 
     def pixel_probs(self, values):
-        sharp, (share, factor) = torch.softmax(values, dim=-1), self.broad.tolist()
-        return torch.lerp(sharp, torch.softmax(factor * values, dim=-1), share) if share else sharp
+        sharp, (share, factor) = pixels.softmax(values), self.broad.tolist()
+        return torch.lerp(sharp, pixels.softmax(factor * values), share) if share else sharp
 
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):
@@ -109,7 +108,7 @@ class Likelihood(Objective):
         return torch.logaddexp(sharp + math.log1p(-share), broad + math.log(share))
 
     def sample(self, output, uniform, grid, mode_seek, one_pass):
-        density = self.pixel_probs if one_pass else partial(torch.softmax, dim=-1)  # to q_e Bayes' rule adds x_t
+        density = self.pixel_probs if one_pass else pixels.softmax  # to q_e Bayes' rule adds x_t
         pixel = [
             pixels.sample(density(grid.synthesis(e)), u)
             for e, u in zip(output.flatten(0, 1).split(64), uniform.to(output).flatten(0, 1).split(64), strict=True)

@@ -19,7 +19,7 @@ from locdiff.model.refinement import RefinementLevel, sample_cells
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
-from locdiff.sphere.healpix import healpix_transform, interpolation
+from locdiff.sphere.healpix import FAINTEST, healpix_transform, interpolation
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
 NEAR = math.sqrt(2)  # in the stereographic plane: where the locations of a gallery are given a cell's density
@@ -62,7 +62,7 @@ class MixtureComponent:
         fine = healpix_transform(self.level.l_max, 2 * self.level.zoom_nside, device=device)
         points, flat = 12 * fine.nside**2, self.natural_params.flatten(0, 1)
         values = (fine.synthesis(chunk.to(device)) for chunk in flat.split(batch_size(16 * points)))
-        log_sum = torch.cat([torch.logsumexp(chunk, dim=-1).cpu() for chunk in values])
+        log_sum = torch.cat([pixels.logsumexp(chunk).cpu() for chunk in values])
         return log_sum.view(self.weight.shape).double() + math.log(4 * math.pi / points)
 
     def log_components(self, lat_lon: Tensor) -> Tensor:
@@ -104,10 +104,11 @@ def _component(level, geometry, features, cell_index, weight):
     natural_params, log_share = [], []
     for chunk in torch.arange(len(flat), device=device).split(batch_size(170 * points)):
         natural_params.append(level(inputs[chunk], flat[chunk]))
-        log_share.append(level.grid.synthesis(natural_params[-1]).log_softmax(dim=-1).cpu())
+        values = level.grid.synthesis(natural_params[-1])
+        log_share.append((values - pixels.logsumexp(values)[:, None]).cpu())
     log_share = torch.cat(log_share).view(*cell_index.shape, points)
     natural_params = torch.cat(natural_params).cpu().view(*cell_index.shape, (level.l_max + 1) ** 2)
-    masses = log_share.exp().mul_(weight[..., None])
+    masses = log_share.clamp(min=-FAINTEST).exp_().mul_(weight[..., None])
     return MixtureComponent(level, geometry, cell_index, weight, natural_params, log_share, masses)
 
 
@@ -250,7 +251,7 @@ def _ascend_in_cell(component, picture, point):
 def _sample_cells_density(component, picture, k, uniform):
     """Locations (m, 2) sampled from q_c of cell k (m,) of each of some pictures (m,), by uniform numbers (m, 3)."""
     level, local = component.level, zoomed_pixels(component.level.zoom_nside)
-    pixel = pixels.sample(component.log_share[picture, k].exp(), uniform[:, :1].contiguous())[:, 0]
+    pixel = pixels.sample(pixels.softmax(component.log_share[picture, k]), uniform[:, :1].contiguous())[:, 0]
     radius = 2 / math.sqrt(12) / level.zoom_nside * uniform[:, 1].double().sqrt()
     angle = 2 * math.pi * uniform[:, 2].double()
     lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, moved to the pixel

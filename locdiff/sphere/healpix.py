@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from locdiff.sphere.coordinates import check_lat_lon, to_lat_lon, to_theta_phi, to_unit_vector
 from locdiff.sphere.spherical_harmonics import _normalized_legendre
 
+FAINTEST = 60.0  # nats below the densest pixel: less counts as that, and adds nothing
+
 
 @lru_cache(maxsize=8)
 def healpix_transform(
@@ -198,7 +200,7 @@ class HealpixTransform(nn.Module):
         for chunk in batch.split(self.CHUNK):
             values = self._synthesis(chunk)
             top = values.amax(dim=-1, keepdim=True)
-            total = values.sub_(top).exp_().sum(dim=-1, keepdim=True)
+            total = values.sub_(top).clamp_(min=-FAINTEST).exp_().sum(dim=-1, keepdim=True)
             log_z.append((top + total.log())[:, 0] + math.log(4 * math.pi / values.shape[1]))
             means.append(self._analysis(values) / total)
         log_z, means = torch.cat(log_z or [batch[:, 0]]), torch.cat(means or [batch])

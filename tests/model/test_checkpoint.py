@@ -221,4 +221,5 @@ def test_a_run_of_format_3_is_resumed_as_it_went_on(tmp_path):
     wanted = {checkpoint.rename_tensor(name): total for name, total in expected()["after_40_steps"].items()}
     assert trainer.step == 40 and trainer.average.keys() == wanted.keys()
     for name, value in trainer.average.items():
-        assert value.double().sum().item() == pytest.approx(wanted[name], rel=1e-6, abs=1e-6), name
+        # another processor rounds otherwise, and 20 steps make 3e-4 of that; a lost moment of Adam's makes 0.2
+        assert value.double().sum().item() == pytest.approx(wanted[name], rel=2e-3, abs=2e-3), name

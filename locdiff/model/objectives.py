@@ -92,7 +92,7 @@ class Likelihood(Objective):
         return output
 
     def pixel_probs(self, values):
-        sharp, (share, factor) = pixels.softmax(values), self.broad.tolist()
+        sharp, (share, factor) = pixels.softmax(values), self.broad.cpu().tolist()
         return torch.lerp(sharp, pixels.softmax(factor * values), share) if share else sharp
 
     def log_prob(self, coeffs, pixel_probs, lat_lon):
@@ -100,7 +100,7 @@ class Likelihood(Objective):
             return pixel_probs.new_empty(0)
         nside, device = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1)), self.quadrature.k.device
         fine = healpix_transform(self.l_max, nside, device=device)
-        value, (share, factor) = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), self.broad.tolist()
+        value, (share, factor) = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), self.broad.cpu().tolist()
         sharp = value - fine.log_partition_and_mean(coeffs.to(device))[0].cpu()
         if not share:
             return sharp

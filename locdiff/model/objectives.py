@@ -99,13 +99,16 @@ class Likelihood(Objective):
         if not len(coeffs):
             return pixel_probs.new_empty(0)
         nside, device = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1)), self.quadrature.k.device
-        fine = healpix_transform(self.l_max, nside, device=device)
-        value, (share, factor) = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), self.broad.cpu().tolist()
-        sharp = value - fine.log_partition_and_mean(coeffs.to(device))[0].cpu()
-        if not share:
-            return sharp
-        broad = factor * value - fine.log_partition_and_mean(factor * coeffs.to(device))[0].cpu()
-        return torch.logaddexp(sharp + math.log1p(-share), broad + math.log(share))
+        fine, (share, factor) = healpix_transform(self.l_max, nside, device=device), self.broad.cpu().tolist()
+        value, parts = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), []
+        for chunk, at in zip(coeffs.split(fine.CHUNK), value.split(fine.CHUNK), strict=True):
+            values = fine.synthesis(chunk.to(device))
+            log_prob = at - pixels.logsumexp(values).cpu()
+            if share:
+                broad = factor * at - pixels.logsumexp(factor * values).cpu()
+                log_prob = torch.logaddexp(log_prob + math.log1p(-share), broad + math.log(share))
+            parts.append(log_prob)
+        return torch.cat(parts) - math.log(math.pi / (3 * nside**2))
 
     def sample(self, output, uniform, grid, mode_seek, one_pass):
         density = self.pixel_probs if one_pass else pixels.softmax  # to q_e Bayes' rule adds x_t

@@ -4,6 +4,7 @@
 `PixelPosterior` is the density of one level; a `RefinedPosterior` (`refined_posterior`) is a mixture over zoomed cells.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -15,6 +16,7 @@ from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
@@ -199,6 +201,17 @@ class PixelPosterior(LocationPosterior):
         return pixels.radius_holding(self._mass_by_km(lat_lon), shares)
 
     def best_within(self):
-        nside = self.grid.nside
-        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM, nside)
-        return dict(zip(THRESHOLDS_KM, zip(places.unbind(1), masses.unbind(1), strict=True), strict=True))
+        """See `LocationPosterior.best_within`. Within less than half a pixel, the most probable mode is the answer, and
+        its probability is the density there times the area."""
+        nside, mode = self.grid.nside, self.modes()[0][:, 0]
+        small = [k for k in THRESHOLDS_KM if k <= math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM / 2]
+        density, areas = self.log_prob(mode).double().exp(), [cap_area(k) for k in small]
+        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM[len(small) :], nside, mode)
+        own = {k: (mode, (density * area).clamp(max=1).to(masses)) for k, area in zip(small, areas, strict=True)}
+        others = zip(THRESHOLDS_KM[len(small) :], places.unbind(1), masses.unbind(1), strict=True)
+        return own | {k: (place, mass) for k, place, mass in others}
+
+
+def cap_area(km: float) -> float:
+    """Return the area of the disc of this radius on the unit sphere, in steradians."""
+    return 4 * math.pi * math.sin(km / EARTH_RADIUS_KM / 2) ** 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from locdiff.memory import batch_size
 from locdiff.model.cell_geometry import CellGeometry, zoomed_pixels
-from locdiff.model.posterior import LocationPosterior, PixelPosterior
+from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area
 from locdiff.model.refinement import RefinementLevel, sample_cells
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd, zoom
@@ -221,7 +221,7 @@ class RefinedPosterior(LocationPosterior):
             small = [k for k in THRESHOLDS_KM if k < apart / 2]
             total += mass[:, list(THRESHOLDS_KM)]
             if small:
-                area = 2 * math.pi * (1 - torch.cos(torch.tensor(small).double() / EARTH_RADIUS_KM))
+                area = torch.tensor([cap_area(k) for k in small], dtype=torch.float64)
                 total[:, : len(small)] += self._log_part(i, lat_lon).exp()[:, None] * area - mass[:, small]
         return total.float().flip(-1).cummin(dim=-1).values.flip(-1)
 

@@ -98,17 +98,36 @@ class Likelihood(Objective):
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):
             return pixel_probs.new_empty(0)
-        nside, device = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1)), self.quadrature.k.device
-        fine, (share, factor) = healpix_transform(self.l_max, nside, device=device), self.broad.cpu().tolist()
+        nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1))
+        fine = healpix_transform(self.l_max, nside, device=self.quadrature.k.device)
         value, parts = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), []
         for chunk, at in zip(coeffs.split(fine.CHUNK), value.split(fine.CHUNK), strict=True):
-            values = fine.synthesis(chunk.to(device))
-            log_prob = at - pixels.logsumexp(values).cpu()
-            if share:
-                broad = factor * at - pixels.logsumexp(factor * values).cpu()
-                log_prob = torch.logaddexp(log_prob + math.log1p(-share), broad + math.log(share))
-            parts.append(log_prob)
-        return torch.cat(parts) - math.log(math.pi / (3 * nside**2))
+            parts.append(self._log_density(at, fine.synthesis(chunk.to(fine.k.device))))
+        return torch.cat(parts)
+
+    def mass_above(self, coeffs: Tensor, lat_lon: Tensor, nside: int) -> Tensor:
+        """Return the probability of all that is denser than one location a picture, (n, D) and (n, 2) -> (n,).
+
+        It is counted by pixels of `nside`.
+        """
+        fine, found = healpix_transform(self.l_max, nside, device=self.quadrature.k.device), [coeffs.new_empty(0)]
+        own = (coeffs * shdd.encode(lat_lon, self.l_max).to(coeffs)).sum(dim=-1, keepdim=True)
+        for chunk, at in zip(coeffs.split(8), own.split(8), strict=True):  # in the processor's cache
+            values = fine.synthesis(chunk.to(fine.k.device)).cpu()
+            picture, pixel = (values > at).nonzero(as_tuple=True)  # few
+            density = self._log_density(values[picture, pixel], values, picture).exp()
+            mass = torch.zeros(len(chunk), dtype=density.dtype).index_add_(0, picture, density)
+            found.append(mass * (math.pi / (3 * nside**2)))
+        return torch.cat(found).clamp(max=1)
+
+    def _log_density(self, at, values, picture=slice(None)):
+        """The log density where F is `at` (m,), by integrals over pixels with F `values` (n, N), of pictures (m,)."""
+        (share, factor), log_area = self.broad.cpu().tolist(), math.log(4 * math.pi / values.shape[-1])
+        sharp = at - pixels.logsumexp(values).cpu()[picture] - log_area
+        if not share:
+            return sharp
+        broad = factor * at - pixels.logsumexp(factor * values).cpu()[picture] - log_area
+        return torch.logaddexp(sharp + math.log1p(-share), broad + math.log(share))
 
     def sample(self, output, uniform, grid, mode_seek, one_pass):
         density = self.pixel_probs if one_pass else pixels.softmax  # to q_e Bayes' rule adds x_t

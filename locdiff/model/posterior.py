@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from locdiff.errors import InputError
-from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM
@@ -150,13 +149,7 @@ class PixelPosterior(LocationPosterior):
         if not self.objective.is_natural:
             return super().rank(lat_lon, seed, first)
         self.check_one_each(lat_lon)
-        fine = healpix_transform(self.grid.l_max, 4 * self.grid.nside, device=self.grid.k.device)
-        at, found = (self.coeffs * shdd.encode(lat_lon, self.grid.l_max).to(self.coeffs)).sum(dim=-1, keepdim=True), []
-        size = batch_size(20 * 12 * fine.nside**2)
-        for chunk, own in zip(self.coeffs.split(size), at.split(size), strict=True):
-            values = fine.synthesis(chunk.to(fine.k.device)).cpu()
-            found.append(torch.where(values > own, self.objective.pixel_probs(values), 0).sum(dim=-1))
-        return torch.cat(found)
+        return self.objective.mass_above(self.coeffs, lat_lon, 4 * self.grid.nside)
 
     def sample(self, count, seed=0, first=0):
         return self._sampled(count, seed, first)[0].clone()

@@ -208,7 +208,8 @@ def _draw_picture(axes, picture, title):
     else:
         axes.imshow(np.asarray(picture), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-    axes.set_title(title, parse_math=False)  # a name may hold dollar signs
+    if not (isinstance(picture, str) and picture == title):  # words may be their own name
+        axes.set_title(title, parse_math=False)  # a name may hold dollar signs
 
 
 def _mark_all(axes, window, place, samples, truth):

@@ -84,6 +84,9 @@ def test_a_broadened_density_is_that_of_the_reference(share, factor):
         at = posterior.log_prob(places[pixel].expand(4, 2))
         np.testing.assert_allclose(at, expected[:, pixel], rtol=0, atol=2e-3)
     order = posterior.coeffs @ torch.from_numpy(basis).float().T
+    above = (np.exp(expected) * area * (order > order[:, 700:701]).numpy()).sum(axis=-1)
+    found = model.objective.mass_above(posterior.coeffs, places[700].expand(4, 2), 16)
+    np.testing.assert_allclose(found, above, rtol=0, atol=2e-3)
     assert torch.equal(posterior.pixel_probs.argmax(dim=-1), order.argmax(dim=-1))
 
 

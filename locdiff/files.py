@@ -21,6 +21,11 @@ from safetensors import SafetensorError
 
 from locdiff.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 QUICK_GELU_TAGS = ("openai", "metaclip_400m", "metaclip_fullcc", "metaclip2_worldwide", "dfn2b", "dfn5b")
 OPEN_CLIP_BEFORE = r"(ViT|RN\d|EVA|convnext|coca|roberta|xlm|nllb|mt5|MobileCLIP|vit_)[^:/]*/[^:/]+$"
 REPORTED = ("numpy", "scipy", "healpy")
@@ -120,9 +125,7 @@ def only_process(folder: Path | str, doing: str) -> Iterator[None]:
     The lock is the operating system's and ends with the process, however that ends. Where a system or a file system has
     no such locks, nothing is held.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -120,7 +120,7 @@ class Likelihood(Objective):
             found.append(mass * (math.pi / (3 * nside**2)))
         return torch.cat(found).clamp(max=1)
 
-    def _log_density(self, at, values, picture=slice(None)):
+    def _log_density(self, at: Tensor, values: Tensor, picture: Tensor | slice = slice(None)) -> Tensor:
         """The log density where F is `at` (m,), by integrals over pixels with F `values` (n, N), of pictures (m,)."""
         (share, factor), log_area = self.broad.cpu().tolist(), math.log(4 * math.pi / values.shape[-1])
         sharp = at - pixels.logsumexp(values).cpu()[picture] - log_area

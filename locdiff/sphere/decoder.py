@@ -248,6 +248,8 @@ def best_within_each(
         raise ValueError(f"rho_km must be above zero, got {radii_km}")
     l_max = math.isqrt(coeffs.shape[-1]) - 1
     nside, lead, batch = nside or l_max + 1, coeffs.shape[:-1], coeffs.reshape(-1, coeffs.shape[-1])
+    if not radii_km:
+        return coeffs.new_empty(*lead, 0, 2, dtype=torch.float64), coeffs.new_empty(*lead, 0)
     mode = (exact_mode(coeffs, nside)[0] if mode is None else mode).reshape(-1, 2)
     factors = torch.stack([_cap_factors(l_max, rho_km) * _ripple_factors(l_max, rho_km) for rho_km in radii_km])
     factors = factors.to(batch)[:, _degrees(l_max).to(batch.device)]  # (T, D)

@@ -255,3 +255,15 @@ def test_what_is_said_of_locations_has_the_same_type_for_all_types_of_locations(
     posterior, at = make().posterior(embeddings(3)), somewhere(3).to(dtype)
     assert posterior.log_prob(at).dtype == posterior.log_density(at).dtype == torch.float32
     assert posterior.mass_within(at).dtype == torch.float32 and posterior.credible_radius(at).dtype == torch.float64
+
+
+@pytest.mark.parametrize("make", [seeing, zoomed])
+def test_pixels_wider_than_every_threshold_leave_the_mode(make):
+    model = make(decoder_nside=1)
+    posterior = model.posterior(torch.randn(2, 5))
+    mode = posterior.modes()[0][:, 0]
+    best = posterior.best_within()
+    assert list(best) == [1, 25, 200, 750, 2500]
+    for place, mass in best.values():
+        torch.testing.assert_close(place, mode)
+        assert ((mass >= 0) & (mass <= 1)).all()

@@ -153,3 +153,19 @@ def test_samples_are_quantiles():
         assert (pixel.bincount(minlength=N) - count * probs).abs().max() < 1 + 1e-9
     one = torch.zeros(1, N).scatter(1, torch.tensor([[N - 1]]), 1.0)
     assert pixels.sample(one, torch.tensor([[0.0, 0.5, 1.0]])).tolist() == [[N - 1] * 3]  # 0.0 too
+
+
+@pytest.mark.parametrize("dtype, atol", [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
+def test_sums_of_exponentials_are_right_and_have_no_denormal_numbers(dtype, atol, scale):
+    values = scale * torch.randn(3, 192, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(pixels.logsumexp(values), torch.logsumexp(values, dim=-1), rtol=1e-6, atol=atol)
+    shares = pixels.softmax(values)
+    torch.testing.assert_close(shares, torch.softmax(values, dim=-1), rtol=1e-4, atol=1e-25)
+    assert shares.min() > 1e-35 and not torch.isnan(pixels.logsumexp(values)).any()
+
+
+def test_values_that_are_not_finite_stay_so():
+    values = torch.tensor([[0.0, torch.nan], [torch.nan, torch.nan]])
+    assert pixels.softmax(values).isnan().all() and pixels.logsumexp(values).isnan().all()
+    assert pixels.logsumexp(torch.empty(0, 12)).shape == (0,)

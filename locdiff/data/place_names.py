@@ -1,5 +1,6 @@
 """The second embedded data set: the names of populated places of GeoNames, with their locations."""
 
+import contextlib
 import csv
 from dataclasses import dataclass
 from importlib import metadata
@@ -61,7 +62,8 @@ def place_names(settings, progress=True):
             write_json(unfinished / name / "meta.json", meta | {"texts": len(chosen)})
 
     built = build_once(folder, build)
-    partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another process, which makes the same numbers, may have removed it or use it
+        partial.unlink()
     return built
 
 

@@ -73,7 +73,7 @@ def report(
         prior, worth["prior_nats"] = score_prior(model, truth)
         rows |= prior
     retrieved = next(iter(baselines.values()))
-    parts, texts = versus.score_texts(found, retrieved, truth, train, test)
+    parts, texts = versus.score_texts(found, retrieved, truth, train, test, extent.columns)
     record = {
         "rows": rows | parts, "one_pass_density": worth, "texts": texts, "data": data, "gallery": extent.gallery,
         "less_retrieval": versus.less_retrieval(found["each"], retrieved, truth, test.photographers),
@@ -131,13 +131,13 @@ def _as_text(record, columns):
         f"90 % regions that of {most:.1f} % ({least:.1f} to {top:.1f}). The regions' mean areas are "
         f"{worth['area_50_km2'] / 1e6:.2f} and {worth['area_90_km2'] / 1e6:.2f} million km^2. The "
         f"energy score of the samples is {worth['energy_score_km']:.0f} km.\n\n"
-        f"Its best place less retrieval from the training {kind}, in points (95 % interval): {ahead}.\n"
+        f"Per cent by its best place minus that by retrieval from the training {kind} (95 % interval): {ahead}.\n"
     )
     for name, part in record["texts"].items():
         nats, (half, low, high), (most, least, top) = (part[key] for key in TEXT_WORTH)
         text += (
-            f"\n{part['count']:,} {name}: {nats:.2f} nats; 50 % regions hold {half:.1f} % ({low:.1f} to {high:.1f}), "
-            f"90 % regions {most:.1f} % ({least:.1f} to {top:.1f}).\n"
+            f"\n{part['count']:,} {name}: {nats:.2f} nats over uniform; 50 % regions hold {half:.1f} % "
+            f"({low:.1f} to {high:.1f}), 90 % regions {most:.1f} % ({least:.1f} to {top:.1f}).\n"
         )
     lines = [f"{name.replace('_', ' ')}: {value:.3f}\n" for name, value in more.items()]
     return text + "\n" * bool(lines) + "".join(lines)

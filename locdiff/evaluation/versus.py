@@ -21,7 +21,12 @@ def less_retrieval(
 
 
 def score_texts(
-    found: dict[str, Tensor], retrieved: Tensor, truth: Tensor, train: Embeddings, test: Embeddings
+    found: dict[str, Tensor],
+    retrieved: Tensor,
+    truth: Tensor,
+    train: Embeddings,
+    test: Embeddings,
+    columns: metrics.Columns = metrics.USUAL,
 ) -> tuple[dict[str, dict], dict[str, dict]]:
     """Return, for texts that training holds too and for new ones, the scores of the density and of retrieval,
     {row: score}, and what the density is worth, {part: {count, nats_over_uniform, coverage_50, coverage_90}}.
@@ -39,8 +44,8 @@ def score_texts(
         rows[f"{part}: one-pass density, best place for each column"] = metrics.score_each(
             found["each"][chosen], truth[chosen]
         )
-        rows[f"{part}: retrieval"] = metrics.score(retrieved[chosen], truth[chosen])
+        rows[f"{part}: retrieval"] = metrics.score(retrieved[chosen], truth[chosen], columns)
         nats = found["calibration"][chosen, 0].double().mean().item()
         worth[name] = {"count": int(chosen.sum()), "nats_over_uniform": nats}
-        worth[name] |= coverage.coverage(found["rank"][chosen])
+        worth[name] |= coverage.coverage(found["rank"][chosen], test.subset(np.flatnonzero(chosen)).photographers)
     return rows, worth

@@ -84,7 +84,7 @@ def fit_broad(natural_params: Tensor, coeffs: Tensor, transform: HealpixTransfor
     if not gain[best].sum() > WORTH:
         return 1.0, 0.0, 1.0
     first, second = FACTORS[sharp[best]], FACTORS[broad[best]]
-    return first, share[best].item(), second / first
+    return first, min(share[best].item(), 1 - 1e-6), second / first
 
 
 def _log_probs(natural_params, coeffs, transform):

@@ -101,7 +101,7 @@ class Likelihood(Objective):
         nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1))
         fine = healpix_transform(self.l_max, nside, device=self.quadrature.k.device)
         value, parts = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), []
-        for chunk, at in zip(coeffs.split(fine.CHUNK), value.split(fine.CHUNK), strict=True):
+        for chunk, at in zip(coeffs.split(8), value.split(8), strict=True):  # in the processor's cache
             parts.append(self._log_density(at, fine.synthesis(chunk.to(fine.k.device))))
         return torch.cat(parts)
 
@@ -118,7 +118,7 @@ class Likelihood(Objective):
             density = self._log_density(values[picture, pixel], values, picture).exp()
             mass = torch.zeros(len(chunk), dtype=density.dtype).index_add_(0, picture, density)
             found.append(mass * (math.pi / (3 * nside**2)))
-        return torch.cat(found).clamp(max=1)
+        return torch.where(own[:, 0].isfinite(), torch.cat(found).clamp(max=1), torch.nan)
 
     def _log_density(self, at: Tensor, values: Tensor, picture: Tensor | slice = slice(None)) -> Tensor:
         """The log density where F is `at` (m,), by integrals over pixels with F `values` (n, N), of pictures (m,)."""

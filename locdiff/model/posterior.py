@@ -194,13 +194,15 @@ class PixelPosterior(LocationPosterior):
         return pixels.radius_holding(self._mass_by_km(lat_lon), shares)
 
     def best_within(self):
-        """See `LocationPosterior.best_within`. Within less than half a pixel, the most probable mode is the answer, and
-        its probability is the density there times the area."""
-        nside, mode = self.grid.nside, self.modes()[0][:, 0]
+        """See `LocationPosterior.best_within`. Within less than half a pixel, the most probable mode is the answer.
+
+        Its probability is then w (1 - exp(-area density / w)), where w is that of its basin: exact for a round mode.
+        """
+        nside, (mode, basin) = self.grid.nside, (part[:, 0] for part in self.modes())
         small = [k for k in THRESHOLDS_KM if k <= math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM / 2]
-        density, areas = self.log_prob(mode).double().exp(), [cap_area(k) for k in small]
+        rate, areas = self.log_prob(mode).exp() / basin, [cap_area(k) for k in small]
         places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM[len(small) :], nside, mode)
-        own = {k: (mode, (density * area).clamp(max=1).to(masses)) for k, area in zip(small, areas, strict=True)}
+        own = {k: (mode, -basin * torch.expm1(-rate * area)) for k, area in zip(small, areas, strict=True)}
         others = zip(THRESHOLDS_KM[len(small) :], places.unbind(1), masses.unbind(1), strict=True)
         return own | {k: (place, mass) for k, place, mass in others}
 

@@ -74,7 +74,7 @@ def test_which_encoders_are_of_words_alone():
 
 def test_a_missing_package_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(InputError, match=r"text:all-MiniLM-L6-v2 needs .*: pip install -e '.\[names\]'"):
+    with pytest.raises(InputError, match=r"text:all-MiniLM-L6-v2 needs .*: pip install -e '.\[texts\]'"):
         make_encoder("text:all-MiniLM-L6-v2")
 
 

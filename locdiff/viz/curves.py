@@ -23,9 +23,9 @@ def draw_calibration(path: Path, rank: Tensor, hits: dict[str, tuple[float, floa
     left.set(xlabel="probability of the region, %", ylabel="regions that hold the truth, %", title="Coverage")
     left.legend(loc="upper left")
     right.plot([0, 100], [0, 100], color="0.5", linewidth=1)
-    for name, (predicted, observed) in hits.items():
-        right.plot(predicted, observed, "o", color="#d55e00")
-        right.annotate(name, (predicted, observed), xytext=(6, -10), textcoords="offset points")
+    for mark, (name, (predicted, observed)) in zip("os^Dv", hits.items(), strict=True):
+        right.plot(predicted, observed, mark, label=name, markersize=7, clip_on=False, zorder=3)
+    right.legend(loc="upper left")
     right.set(xlabel="predicted hits, %", ylabel="observed hits, %", title="Best place within each distance")
     for axes in (left, right):
         axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")

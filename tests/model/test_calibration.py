@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from support.models import tiny
+from support.models import seeing, tiny, zoomed
 
+from locdiff.model import held_out
 from locdiff.model.calibration import ROUGHNESS, Calibration, fit_broad, fit_prior, fit_scale, prior_of
 from locdiff.model.refinement import LowRankHeadLevel, calibrate_level, cell_priors
 from locdiff.sphere import shdd
@@ -135,3 +136,18 @@ def test_a_network_that_has_diverged_leaves_the_calibration_as_it_was():
     coeffs, calibration = shdd.encode(places(10), 5).float(), Calibration(36)
     log_prob = calibration.fit(torch.full((10, 36), torch.nan), coeffs, GRID)
     assert calibration.scale.tolist() == [1, 1] and log_prob.isnan().all()
+
+
+@pytest.mark.parametrize("make", [seeing, zoomed])
+def test_calibrating_a_model_raises_the_likelihood_of_the_pictures_kept_apart(make):
+    """Also with a broad part, which these locations need: half of them have nothing to do with the picture."""
+    model, generator = make(), torch.Generator().manual_seed(0)
+    embeddings = torch.randn(600, 5, generator=generator)
+    places = model.posterior(embeddings).sample(1, seed=4)[:, 0]
+    anywhere = model.grid.anchors[torch.randint(len(model.grid.anchors), (600,), generator=generator)]
+    lat_lon = torch.where(torch.rand(600, 1, generator=generator) < 0.5, places, anywhere.to(places))
+    before = model.posterior(embeddings).log_prob(lat_lon).mean()
+    held_out.calibrate(model, embeddings, lat_lon)
+    posterior, (share, factor) = model.posterior(embeddings), model.objective.broad.tolist()
+    assert posterior.log_prob(lat_lon).mean() > before and 0.1 < share < 0.9 and 0 < factor < 1
+    torch.testing.assert_close(posterior.pixel_probs.sum(dim=-1), torch.ones(600), rtol=0, atol=1e-4)

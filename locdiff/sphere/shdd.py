@@ -47,6 +47,13 @@ def log_density(coeffs: Tensor, basis: Tensor) -> Tensor:
     return torch.log_softmax(synthesis(coeffs, basis), dim=-1) - math.log(4 * math.pi / len(basis))
 
 
+def broadened_log_density(coeffs: Tensor, basis: Tensor, share: float, factor: float) -> Tensor:
+    """Return log((1 - share) q_e + share q_{factor e}) at the anchors, in nats per steradian: (..., D) -> (..., N)."""
+    sharp, broad = log_density(coeffs, basis), log_density(factor * coeffs, basis)
+    weights = torch.tensor([1 - share, share], dtype=coeffs.dtype, device=coeffs.device).log()
+    return torch.logaddexp(sharp + weights[0], broad + weights[1])
+
+
 def kl_divergence(coeffs: Tensor, target: Tensor, basis: Tensor, temperature: float = 1.0) -> Tensor:
     """Return SHDD-KL, KL(q_e || p) in nats over the anchors (Eqs. 12, 16): (..., D), (..., D) -> (...).
 

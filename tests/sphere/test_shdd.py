@@ -25,7 +25,7 @@ def test_densities_and_divergences(dtype, device, seed, place, l_max, temperatur
     for name, arguments in {
         "synthesis": (("e",), ()), "log_partition": (("e",), ()), "log_density": (("e",), ()),
         "mean_parameters": (("e",), ()), "negative_log_likelihood": (("e", "x"), ()),
-        "kl_divergence": (("e", "x"), (temperature,)),
+        "kl_divergence": (("e", "x"), (temperature,)), "broadened_log_density": (("e",), (0.3, 0.2)),
     }.items():  # fmt: skip
         tensors, arrays = {"e": e, "x": x}, {"e": e_ref, "x": x_ref}
         names, more = arguments

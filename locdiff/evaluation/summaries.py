@@ -1,6 +1,5 @@
 """What a model predicts for many pictures, in all its summaries, and how these and the baselines score."""
 
-import copy
 import math
 from functools import partial
 
@@ -97,8 +96,7 @@ def score_prior(model: LocDiffusion, truth: Tensor) -> tuple[dict[str, dict], fl
     """Return the scores of the prior of a model, {row: score}, and the nats that it gives the truth (n, 2)."""
     coeffs = model.calibration.prior[None].cpu()
     probs = pixels.softmax(model.grid.synthesis(coeffs.to(model.device))).cpu()
-    posterior = PixelPosterior(model.grid, copy.deepcopy(model.objective), coeffs, probs, None)
-    posterior.objective.broad.copy_(torch.tensor([0.0, 1.0]))  # the prior has no broad part
+    posterior = PixelPosterior(model.grid, model.objective, coeffs, probs, None)  # of which only places are used
     places = torch.stack([place for place, _ in posterior.best_within().values()], dim=1).expand(len(truth), -1, -1)
     log_prob = pixels.log_prob(probs.expand(len(truth), -1), truth)
     nats = (log_prob + math.log(4 * math.pi)).double().mean().item()

@@ -19,6 +19,7 @@ class DensityHead(LocDiffusion):
     def __init__(self, config):
         super().__init__(options.nest(ModelConfig, options.flatten(config) | {"loss": "likelihood", "sample_steps": 1}))
         self.network, self.calibration = trunk(config, config.network.dimensions), nn.Identity()  # no prior
+        self.objective.register_buffer("broad", self.objective.broad, persistent=False)  # nor a calibration to keep
 
     def forward(self, x_t, t, embeddings):
         """Return natural parameters, whatever x_t (..., D) and t are: embeddings (..., embed_dim) -> (..., D)."""

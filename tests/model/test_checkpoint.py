@@ -216,10 +216,17 @@ def test_a_run_of_format_3_is_resumed_as_it_went_on(tmp_path):
     trainer = Trainer(settings, train, torch.device("cpu"))
     trainer.restore(run)
     assert trainer.step == 20 and trainer.guard.usual_norm == pytest.approx(1.7111145596117079)
+    stored = checkpoint.rename_tensors(load_file(run / "state.safetensors"))
+    for name, parameter in trainer.model.named_parameters():  # bit for bit
+        adam = trainer.optimizer.state[parameter]
+        assert torch.equal(parameter, stored[f"weight.{name}"]) and adam["step"] == 20
+        assert torch.equal(trainer.average[name], stored[f"average.{name}"])
+        assert all(torch.equal(adam[key], stored[f"adam.{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq"))
     while trainer.step < trainer.steps:
         trainer.training_step()
     wanted = {checkpoint.rename_tensor(name): total for name, total in expected()["after_40_steps"].items()}
     assert trainer.step == 40 and trainer.average.keys() == wanted.keys()
     for name, value in trainer.average.items():
-        # another processor rounds otherwise, and 20 steps make 3e-4 of that; a lost moment of Adam's makes 0.2
-        assert value.double().sum().item() == pytest.approx(wanted[name], rel=2e-3, abs=2e-3), name
+        # another processor rounds otherwise, and 20 steps make 2e-4 of that; a lost moment of Adam's makes 7e-2
+        error = abs(value.double().sum().item() - wanted[name])
+        assert error <= 5e-4 * value.double().abs().sum().item(), name

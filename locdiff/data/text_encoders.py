@@ -1,5 +1,6 @@
 """Encoders of words: sentence-transformers models, and character n-grams, which need no model."""
 
+import hashlib
 import unicodedata
 import zlib
 from importlib import metadata, resources
@@ -92,6 +93,7 @@ class SentenceEncoder:
         self.dim = self.encode_text(["a"]).shape[1]
         self.about = {
             "preprocessing": f"at most {self.model.max_seq_length} tokens, unit length",
+            "weights": _digest(self.model),
             "precision": "float32",
             "sentence_transformers": metadata.version("sentence-transformers"),
         }
@@ -108,3 +110,11 @@ def _folder(model):
     """Return the folder of a model that comes in an installed package, or None."""
     package = BUNDLED.get(model)
     return str(resources.files(package) / "model") if package and find_spec(package) else None
+
+
+def _digest(model):
+    """Return a digest of the weights of a model, which may lie in a folder of any name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from locdiff.data.embeddings import Embeddings, check_same_encoder
 from locdiff.data.encoders import is_text_encoder, make_encoder
+from locdiff.data.text_encoders import _digest
 from locdiff.errors import InputError
 
 WORDS = ["San José", "Paris", "Ōsaka", "a", "St. John's", "東京", "x" * 300]
@@ -105,3 +107,22 @@ def test_a_sentence_model_embeds_words_by_their_meaning(minilm):
     assert (
         minilm.about["preprocessing"] == "at most 256 tokens, unit length" and "sentence_transformers" in minilm.about
     )
+
+
+def test_embeddings_tell_which_weights_a_sentence_model_had(minilm):
+    """A folder says nothing: another model may take its place."""
+    known = minilm.about["weights"]
+    with torch.no_grad():
+        next(minilm.model.parameters())[0, 0] += 1
+    assert len(known) == 12 and _digest(minilm.model) != known
+    with torch.no_grad():
+        next(minilm.model.parameters())[0, 0] -= 1
+    one, other = (
+        Embeddings(
+            np.zeros((1, 4), np.float32), np.arange(1), np.zeros((1, 2)), ["a"], "text:a", about={"weights": weights}
+        )
+        for weights in (known, "0" * 12)
+    )
+    check_same_encoder(one, one, "them")
+    with pytest.raises(InputError, match=f"differ in weights, '{known}' and '0"):
+        check_same_encoder(one, other, "them")

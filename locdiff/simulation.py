@@ -1,4 +1,4 @@
-"""A simulation of photographs: places, seen through GeoCLIP's location encoder and noise.
+"""Make a simulation of photographs: places, seen through GeoCLIP's location encoder and noise.
 
   python -m locdiff.simulation data/simulation                              held-out places of GeoCLIP's gallery as test
   python -m locdiff.simulation data/simulation --truth im2gps3k_places365.csv     the places of Im2GPS3k as test

@@ -22,6 +22,7 @@ from locdiff import options
 from locdiff.evaluation.report import report
 from locdiff.files import only_process
 from locdiff.training.distributed import process_group, rank_and_world_size
+from locdiff.training.logs import summary_writer
 from locdiff.training.loop import fit
 from locdiff.training.settings import PRESETS, Settings, infer_data_fields, load_data, read_settings, resolve, start
 from locdiff.training.trainer import Trainer
@@ -59,6 +60,8 @@ def main(argv=None):
     if arguments.dry_run:
         print(json.dumps(dataclasses.asdict(settings), indent=2))
         return None
+    if settings.training.tensorboard:
+        summary_writer()  # before anything is built
     with contextlib.ExitStack() as held:
         with process_group(arguments.device) as device:
             first = rank_and_world_size()[0] == 0

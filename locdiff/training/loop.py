@@ -1,7 +1,5 @@
 """The loop around the training steps: log, validation, checkpoints, and how it ends."""
 
-import contextlib
-import csv
 import math
 import signal
 import sys
@@ -13,27 +11,26 @@ from torch import distributed
 from tqdm import tqdm
 
 from locdiff.training.distributed import deferred_signals
+from locdiff.training.logs import LOG, VALIDATION_LOG, Logs
 from locdiff.training.trainer import Trainer
 
 CHECKPOINT_SECONDS = 30
 LOG_EVERY = 10
-LOG, VALIDATION_LOG = "log.csv", "validation.csv"
-HEADS = {LOG: "step,loss,lr,skipped", VALIDATION_LOG: "step,nats"}
 
 
 def fit(trainer: Trainer, run: Path | None, progress: bool = True) -> None:
     """Train to the end, with a log line every 10 steps and a checkpoint every half minute, both by the first process.
 
-    The lines are in log.csv; those of the validation in validation.csv. Ctrl-C saves and raises KeyboardInterrupt;
-    SIGTERM saves and exits with code 0.
+    The lines are in log.csv; those of the validation in validation.csv; see `Logs`. Ctrl-C saves and raises
+    KeyboardInterrupt; SIGTERM saves and exits with code 0.
     """
     writes, saved, total, taken, skipped = trainer.rank == 0, time.monotonic(), 0.0, 0, trainer.guard.skipped
     quiet, shown = not (progress and writes), {}
     bar = tqdm(total=trainer.steps, initial=trainer.step, desc="training", unit="step", disable=quiet)
-    with _logs(run, trainer) as (log, validation_log), bar, deferred_signals() as stop:
+    with _logs(run, trainer) as logs, bar, deferred_signals() as stop:
         asked = 0
         if not trainer.step:
-            _validate(trainer, validation_log)
+            _validate(trainer, logs)
         while not (trainer.has_ended or asked):
             loss, lr = trainer.training_step()
             if trainer.guard.skipped > skipped:
@@ -45,36 +42,36 @@ def fit(trainer: Trainer, run: Path | None, progress: bool = True) -> None:
             if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.steps:
                 mean, asked = _over_processes(trainer, total / taken if taken else math.nan, stop[0])
                 total, taken = 0.0, 0
-                if log:
-                    log.write(f"{trainer.step},{mean:.6g},{lr:.6g},{skipped}\n")
-                shown |= _validate(trainer, validation_log)
+                logs.write(LOG, trainer.step, mean, lr, skipped)
+                shown |= _validate(trainer, logs)
                 bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}", **shown)
             elif trainer.processes == 1:
                 asked = stop[0]
             if writes and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                trainer.save(run)
+                _save(trainer, run, logs)
                 saved = time.monotonic()
         if writes:
-            trainer.save(run)
+            _save(trainer, run, logs)
     _say_how_it_ended(trainer, run, asked)
 
 
-@contextlib.contextmanager
 def _logs(run, trainer):
-    """log.csv and validation.csv, open; None for processes that do not write, or without a validation."""
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context(open_log(run / LOG, trainer.step)) if trainer.rank == 0 else None
-        validates = log and trainer.validation
-        yield log, stack.enter_context(open_log(run / VALIDATION_LOG, trainer.step)) if validates else None
+    """The Logs of a run; without tables for processes that do not write."""
+    names = (LOG, VALIDATION_LOG) if trainer.validation else (LOG,)
+    return Logs(run, trainer.step, names if trainer.rank == 0 else (), trainer.settings.training.tensorboard)
 
 
-def _validate(trainer, log):
-    """Validate where it is due, with a line in the log; return what the progress bar shows of it."""
+def _save(trainer, run, logs):
+    logs.flush()  # first: a run that goes on from here has all points up to here
+    trainer.save(run)
+
+
+def _validate(trainer, logs):
+    """Validate where it is due, with a line in validation.csv; return what the progress bar shows of it."""
     nats = trainer.validate()
     if nats is None:
         return {}
-    if log:
-        log.write(f"{trainer.step},{nats:.6g}\n")
+    logs.write(VALIDATION_LOG, trainer.step, nats)
     return {"validation": f"{nats:.3f} nats"}
 
 
@@ -106,15 +103,3 @@ def _over_processes(trainer, loss, signal_number):
     distributed.all_gather(everywhere, both)
     losses, signals = torch.stack(everywhere).T
     return losses.mean().item(), int(signals.max())
-
-
-def open_log(path: Path, step: int):
-    """Open log.csv or validation.csv for appending, without the lines after `step` that an interrupted run may have
-    left."""
-    kept = []
-    if step and path.exists():
-        with open(path, newline="") as file:
-            kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
-    file = open(path, "w", newline="", buffering=1)
-    file.write("\n".join([HEADS[path.name], *(",".join(row) for row in kept)]) + "\n")
-    return file

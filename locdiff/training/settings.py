@@ -64,6 +64,7 @@ class TrainConfig:
     patience: int = option(8, "stop after so many validations without a better one (four as steps double); 0: never")
     calibrate: bool = option(True, "calibrate the densities by the pictures kept apart")
     samples: int = option(16, "samples a picture in the evaluation")
+    tensorboard: bool = option(False, "also write log.csv and validation.csv as TensorBoard's event files")
 
     def __post_init__(self):
         if min(self.batch, self.samples, self.max_skipped) < 1:

@@ -44,9 +44,22 @@ def test_the_console_script_is_there():
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_locdiff_says_what_there_is(locdiff, capsys, arguments):
     locdiff(*arguments)
-    out = capsys.readouterr().out
-    assert set(__main__.COMMANDS) == {"train", "evaluate", "predict", "embed", "simulation"}
-    assert all(f"locdiff {name}" in out for name in __main__.COMMANDS)
+    lines = capsys.readouterr().out.splitlines()
+    for name in __main__.COMMANDS:
+        first = importlib.import_module(f"locdiff.{name}").__doc__.splitlines()[0]
+        (own,) = [line for line in lines if line.startswith(f"  locdiff {name} ")]
+        assert own.endswith(f"  {first}") and first and len(own) <= 130
+
+
+def test_the_commands_are_the_files_with_a_main(tmp_path):
+    assert {"train", "evaluate", "predict", "embed", "simulation"} <= set(__main__.COMMANDS)
+    assert not {"pipeline", "options", "errors", "files", "__main__"} & set(__main__.COMMANDS)
+    (tmp_path / "measure.py").write_text(
+        '"""Measure a thing.\n\nMore.\n"""\n\nraise OSError\n\ndef main(argv=None):\n    pass\n'
+    )
+    (tmp_path / "tools.py").write_text('"""Tools."""\n\n\ndef domain():\n    def main():\n        pass\n')
+    (tmp_path / "__main__.py").write_text("def main():\n    pass\n")
+    assert __main__.find_commands(tmp_path) == {"measure": "Measure a thing."}
 
 
 def test_locdiff_hands_its_arguments_on(locdiff, capsys):
@@ -66,7 +79,7 @@ def test_a_command_that_there_is_not_gets_one_line_and_code_2(monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["locdiff", "trian", "--preset", "smoke"])
     code, lines = outcome(lambda argv: __main__.main(), None, capsys)
     assert code == 2 and len(lines) == 1
-    assert "'trian' is no command; there are train, evaluate, predict, embed, simulation" in lines[0]
+    assert f"'trian' is no command; there are {', '.join(__main__.COMMANDS)}" in lines[0]
 
 
 def test_modules_run_as_commands():

@@ -14,7 +14,8 @@ from support.processes import fresh_processes, train_command, train_on
 from support.training import CPU, pictures, trainer
 
 from locdiff.errors import InputError
-from locdiff.training.loop import fit, open_log
+from locdiff.training.logs import open_log
+from locdiff.training.loop import fit
 from locdiff.training.settings import load_data, read_settings, start
 from locdiff.training.trainer import Trainer
 

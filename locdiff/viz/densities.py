@@ -19,6 +19,7 @@ Finer = tuple[np.ndarray, np.ndarray]  # locations (m, 2) and the ratios there (
 
 FAINTEST = 1e-6  # the least ratio that is told from zero
 FLAT = 1.001  # a density whose values differ by less is uniform
+RANGE = 10_000  # of the shades
 LEAST_PEAK = 10.0  # a density whose largest ratio is lower is drawn fainter
 
 
@@ -79,9 +80,13 @@ def on_map(
 
 
 def strength(ratio: np.ndarray, largest: float) -> np.ndarray:
-    """Return how strongly to shade where the ratio is so large (...), in [0, 1]: 0 where the density is the uniform one
-    or less, 1 at the `largest` ratio, and by the logarithm between. Where that is below LEAST_PEAK, all is weaker."""
-    return np.clip(np.log(np.maximum(ratio, 1)) / np.log(max(largest, LEAST_PEAK)), 0, 1)
+    """Return how strongly to shade where the ratio is so large (...), in [0, 1]: 1 at the `largest` ratio, 0 where the
+    density is the uniform one or less, or below a RANGE-th of the largest, and by the logarithm between.
+
+    If the largest ratio is below LEAST_PEAK, all is weaker.
+    """
+    least = max(1, largest / RANGE)
+    return np.clip(np.log(np.maximum(ratio, least) / least) / np.log(max(largest, LEAST_PEAK) / least), 0, 1)
 
 
 def region_levels(density: Tensor) -> list[float]:

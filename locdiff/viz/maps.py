@@ -22,16 +22,17 @@ from locdiff.viz.views import WORLD, CloseUp, View, frame, outline, positions, s
 
 HEIGHT, FINER = 246, 2  # pixels of a map, as many as a sheet has for it; coasts of the world are so much finer
 CLOSEST_KM, WIDEST_KM = 400.0, 1500.0  # half of a close-up
-REACH = 2.5  # half of a close-up, over the radius that holds 90 % of the probability
+REACH = 2.5  # half of a close-up, over the radius that holds 90 % of the probability in the widest one
 RIMS = ((1.3, "solid"), (0.9, (0, (2.5, 1.5))))  # widths and dashes of the regions of 50 and 90 %
 
 
 def close_up(place: Tensor, density: Tensor, anchors: Tensor) -> CloseUp:
-    """Return the close-up around a place (2,) that shows where most of a density (N,) over `anchors` (N, 2) is, from
-    800 to 3,000 km wide."""
+    """Return the close-up around a place (2,), from 800 to 3,000 km wide, as wide as a density (N,) over `anchors`
+    (N, 2) is there."""
     km, order = great_circle_km(place, anchors).sort()
-    enough = int((density[order].cumsum(0) < 0.9).sum())
-    half = REACH * km[min(enough, len(km) - 1)].item()
+    reached = density[order].cumsum(0)
+    around = reached[(km <= WIDEST_KM).sum() - 1]
+    half = REACH * km[(reached < 0.9 * around).sum()].item()
     return CloseUp(*place.tolist(), min(max(half, CLOSEST_KM), WIDEST_KM))
 
 
@@ -46,7 +47,7 @@ def draw_base(axes: Axes, view: View, style: Style = LIGHT) -> None:
     for artist in (sea, land, borders, coasts):
         axes.add_artist(artist)
         artist.set_clip_path(sea)
-    axes.add_patch(Polygon(outline(view), fc="none", ec=style.coast, lw=0.8, zorder=4))
+    axes.add_patch(Polygon(outline(view), fc="none", ec=style.coast, lw=0.8, zorder=4, clip_on=False))
     axes.set(xlim=(-view.half_width, view.half_width), ylim=(-view.half_height, view.half_height), aspect="equal")
     axes.set_axis_off()
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import healpy
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -50,7 +51,7 @@ def write_page(
 
     `density` (n, N) holds the probabilities of the HEALPix pixels. Raises InputError if the file cannot be written.
     """
-    anchors, world = healpix_anchors(predictions[0].nside), svg.base(WORLD, WORLD_WIDTH)
+    anchors, world = healpix_anchors(healpy.npix2nside(density.shape[1])), svg.base(WORLD, WORLD_WIDTH)
     cards = [_card(*parts, anchors) for parts in zip(names, pictures, predictions, density, strict=True)]
     page = _TEMPLATES.get_template("page.html").render(
         title=title, note=note, world=world | {"width": WORLD_WIDTH}, near_width=NEAR_WIDTH, cards=cards,

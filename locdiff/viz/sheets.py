@@ -24,23 +24,29 @@ from locdiff.viz.views import WORLD, CloseUp
 
 SIDE = 2.05  # inches: the height of a card's maps, and the width of a close-up
 WORLD_WIDTH = SIDE * WORLD.half_width / WORLD.half_height
-GAP, HEAD, FOOT, BETWEEN = 0.09, 0.4, 0.78, 0.3  # inches: in a card, above it, below all cards, between them
+GAP, HEAD, LINE, BETWEEN = 0.09, 0.4, 0.25, 0.3  # inches: in a card, above it, a line below all cards, between them
+WIDE = 12.0  # inches: on a narrower sheet the legends take two lines
 DPI = 120
 TITLE, NOTE, WORDS = 14, 11.5, 10.5  # points
 ALONE, ABOVE = 1.5, 0.98  # inches: the width of a picture, and of one above the view that it was cut from
 ZOOMS_KM = (1500.0, 150.0)  # half of the close-ups of `draw_zooms`
+ZOOM_HEIGHT = 180  # pixels of these
 SAMPLES = 400  # that the regions of a refined density are known by
 SMALL = 100  # pixels: smaller pictures are shown pixel by pixel
 
 
 class Sheet:
-    """A figure of n cards in some columns, each with a picture so many inches wide and maps of these widths."""
+    """A figure of n cards in some columns, each with a picture so many inches wide and maps of these widths, and what
+    is to be said below them."""
 
-    def __init__(self, n: int, columns: int, picture: float, widths: Sequence[float], style: Style = LIGHT):
+    def __init__(self, n: int, columns: int, picture: float, widths: Sequence[float], words: str, style: Style = LIGHT):
         self.columns, self.picture, self.widths, self.style = columns, picture, list(widths), style
         self.card = picture + sum(widths) + GAP * len(self.widths)
         self.width = columns * self.card + BETWEEN * (columns + 1)
-        self.height = -(-n // columns) * (SIDE + HEAD + BETWEEN / 2) + FOOT
+        self.words = textwrap.wrap(words, int((self.width - 2 * BETWEEN) / letters_inches("x", WORDS)))
+        self.legends = 1 if self.width > WIDE else 2  # lines of them
+        self.foot = LINE * (len(self.words) + self.legends + 1.2)
+        self.height = -(-n // columns) * (SIDE + HEAD + BETWEEN / 2) + self.foot
         self.figure = Figure(figsize=(self.width, self.height), dpi=DPI)
 
     def corner(self, i: int) -> tuple[float, float]:
@@ -80,29 +86,37 @@ class Sheet:
             at = left + self.picture / 2, bottom + SIDE / 2
             self.text(*at, "\n".join(lines), ha="center", va="center", fontsize=size)
             return
-        shown = [one for one in (view, picture) if one is not None]  # from below
-        height = (SIDE - GAP * (len(shown) - 1)) / max(1, len(shown))
-        for k, pixels in enumerate(map(np.asarray, shown)):
-            axes = self.axes(left, bottom + k * (height + GAP), self.picture, height)
-            axes.imshow(pixels, interpolation="nearest" if max(pixels.shape[:2]) < SMALL else "antialiased")
-            axes.set_axis_off()
+        if picture is None:
+            return
+        height = SIDE if view is None else (SIDE - GAP) / 2
+        self._pixels(left, bottom + SIDE - height, height, np.asarray(picture), "nearest")
+        if view is not None:
+            self._pixels(left, bottom, height, np.asarray(view), "antialiased")
 
-    def foot(self, words: str) -> None:
-        """Draw the scale of the shade and the legend of marks and regions, and say `words`."""
+    def _pixels(self, left, bottom, height, pixels, small):
+        axes = self.axes(left, bottom, self.picture, height)
+        axes.imshow(pixels, interpolation=small if max(pixels.shape[:2]) < SMALL else "antialiased")
+        axes.set_axis_off()
+
+    def finish(self) -> None:
+        """Draw below the cards the scale of the shade and the legend of marks and regions, and say the words."""
         handles, labels = self.figure.axes[-1].get_legend_handles_labels()
         for share, (width, dashes) in zip((50, 90), maps.RIMS, strict=True):
             handles.append(Line2D([], [], color=self.style.rim, lw=width, ls=dashes))
             labels.append(f"{share} % region")
-        y, options = 0.46, {"fontsize": NOTE, "va": "center"}
-        self.text(BETWEEN, y, "density: uniform", **options)
-        left = BETWEEN + letters_inches("density: uniform", NOTE) + GAP
+        y, options = self.foot - 1.1 * LINE, {"fontsize": NOTE, "va": "center"}
+        self.text(BETWEEN, y, "density: low", **options)
+        left = BETWEEN + letters_inches("density: low", NOTE) + GAP
         maps.draw_shade_scale(self.axes(left, y - 0.065, 1.3, 0.13), self.style)
         self.text(left + 1.3 + GAP, y, "peak", **options)
+        y -= LINE * (self.legends - 1)
+        side, x = ("right", self.width - BETWEEN + 0.1) if self.legends == 1 else ("left", BETWEEN - 0.1)
         self.figure.legend(
-            handles, labels, loc="center right", ncols=len(handles), columnspacing=1.4, handletextpad=0.4,
-            bbox_to_anchor=(1 - (BETWEEN - 0.1) / self.width, y / self.height), borderpad=0, fontsize=NOTE,
+            handles, labels, loc=f"center {side}", ncols=len(handles), columnspacing=1.4, handletextpad=0.4,
+            bbox_to_anchor=(x / self.width, y / self.height), borderpad=0, fontsize=NOTE,
         )  # fmt: skip
-        self.text(BETWEEN, 0.14, words, fontsize=WORDS, color=self.style.quiet)
+        for k, line in enumerate(reversed(self.words)):
+            self.text(BETWEEN, LINE * (k + 0.6), line, fontsize=WORDS, color=self.style.quiet)
 
 
 def letters_inches(words: str, points: float) -> float:
@@ -135,12 +149,11 @@ def draw_predictions(
     arrays), finer pictures of what the pictures show. Raises InputError if the file cannot be written.
     """
     n, where = len(places), gazetteer.describe(places)
+    words = _words(views is not None, any(where))
     with rc_context(style.settings()):
-        sheet = Sheet(n, min(2, n), ALONE if views is None else ABOVE, (WORLD_WIDTH, SIDE), style)
+        sheet = Sheet(n, min(2, n), ALONE if views is None else ABOVE, (WORLD_WIDTH, SIDE), words, style)
         for i in range(n):
-            words = pictures is not None and isinstance(pictures[i], str)
-            own = names is None or (words and names[i] == pictures[i])  # words may be their own name
-            sheet.head(i, "" if own else names[i], *_title(places[i], truth, i, where[i]))
+            sheet.head(i, _name(names, pictures, i), *_title(places[i], truth, i, where[i]))
             if pictures is not None:
                 sheet.show(i, pictures[i], None if views is None else views[i])
             sampled, true = (None if every is None else every[i] for every in (samples, truth))
@@ -150,7 +163,7 @@ def draw_predictions(
                 maps.draw_density(axes, view, density[i], style)
                 maps.mark_all(axes, view, places[i], sampled, true, style, inner)
             maps.draw_scale_bar(near, close, style)
-        sheet.foot(_words(views is not None, any(where)))
+        sheet.finish()
     save(sheet.figure, path, style)
 
 
@@ -170,8 +183,9 @@ def draw_zooms(
     (n, N), `log_density` and `sample`. Raises InputError if the file cannot be written.
     """
     n, where = len(places), gazetteer.describe(places)
+    words = _words(views is not None, any(where))
     with rc_context(style.settings()):
-        sheet = Sheet(n, 1, ALONE if views is None else ABOVE, (WORLD_WIDTH, SIDE, SIDE), style)
+        sheet = Sheet(n, 1, ALONE if views is None else ABOVE, (WORLD_WIDTH, SIDE, SIDE), words, style)
         samples = posterior.sample(SAMPLES)
         for i in range(n):
             sheet.head(i, "", *_title(places[i], truth, i, where[i]))
@@ -185,7 +199,7 @@ def draw_zooms(
                 maps.mark_all(axes, view, places[i], None, truth[i], style, inner)
             for axes, view in zip(near, views_of, strict=True):
                 maps.draw_scale_bar(axes, view, style)
-        sheet.foot(_words(views is not None, any(where)))
+        sheet.finish()
     save(sheet.figure, path, style)
 
 
@@ -198,12 +212,18 @@ def _draw_close_ups(axes, views, ratio_at, samples, style):
     levels, finer = np.quantile(at_samples, (0.5, 0.1)).tolist(), [(samples.numpy(), at_samples)]
     found = {}
     for view in reversed(views):
-        found[view] = densities.on_map(view, maps.HEIGHT, ratio_at, finer)
+        found[view] = densities.on_map(view, ZOOM_HEIGHT, ratio_at, finer)
         finer = [*finer, densities.points(view, found[view])]
     largest = max(ratio.max() for ratio in found.values())
     for ax, view in zip(axes, views, strict=True):
         maps.draw_base(ax, view, style)
         maps.draw_ratio(ax, view, found[view], largest, levels, style)
+
+
+def _name(names, pictures, i):
+    """Return the name of picture i, if it has one; words may be their own name."""
+    own = pictures is not None and isinstance(pictures[i], str) and names and names[i] == pictures[i]
+    return "" if own or not names else names[i]
 
 
 def _title(place, truth, i, where):
@@ -218,4 +238,5 @@ def _title(place, truth, i, where):
 def _words(has_views, has_names):
     """Return what a sheet says about its pictures and its sources."""
     words = "Left: the 16 × 16 pixels that the model sees, and below them the same place in Blue Marble. " * has_views
-    return words + f"Frames: the close-ups. Map: {base_map.CREDIT}" + "; names: GeoNames." * has_names
+    words += "Frames: the close-ups. Shades: the logarithm of the density, down to the uniform one or to a 10,000th of "
+    return words + f"the peak. Map: {base_map.CREDIT}" + "; names: GeoNames" * has_names + "."

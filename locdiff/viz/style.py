@@ -59,7 +59,7 @@ LIGHT = Style(
 )  # fmt: skip
 DARK = Style(
     paper="#12161c", ink="#e8edf2", quiet="#93a0ad", sea="#161c24", land="#262e38", coast="#55626f", border="#3b4550",
-    rim="#ffffff", sample="#7fd4ff", mode="#ffffff", truth="#3ddc97", edge="#0b0e12", ramp=("inferno", 0.3, 1.0),
+    rim="#ffffff", sample="#7fd4ff", mode="#ffffff", truth="#3ddc97", edge="#0b0e12", ramp=("inferno", 0.3, 0.86),
 )  # fmt: skip
 
 

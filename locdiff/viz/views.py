@@ -46,15 +46,19 @@ class World:
 
     def inverse(self, xy: np.ndarray) -> np.ndarray:
         """Return the locations (..., 2) at positions (..., 2); NaN outside the map."""
-        x, y = np.moveaxis(np.asarray(xy, dtype=float) / EARTH_RADIUS_KM, -1, 0)
+        return self.at(*np.moveaxis(np.asarray(xy, dtype=float), -1, 0))
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the locations at positions whose x and y are broadcast against each other, as `inverse` does."""
+        x, y = x / EARTH_RADIUS_KM, y / EARTH_RADIUS_KM
         theta = y / COEFFICIENTS[0]
         for _ in range(NEWTON_STEPS):
             found, slope = _equal_earth(theta)
             theta = np.clip(theta - (found - y) / slope, -np.pi / 3, np.pi / 3)
-        inside = np.abs(y) <= self.half_height / EARTH_RADIUS_KM
-        lon = np.degrees(x * np.sqrt(3) / 2 * _equal_earth(theta)[1] / np.cos(theta))
+        lon = x * np.degrees(np.sqrt(3) / 2 * _equal_earth(theta)[1] / np.cos(theta))
         lat = np.degrees(np.arcsin(np.clip(2 / np.sqrt(3) * np.sin(theta), -1, 1)))
-        return np.where((inside & (np.abs(lon) <= 180))[..., None], np.stack([lat, lon], axis=-1), np.nan)
+        inside = (np.abs(y) <= self.half_height / EARTH_RADIUS_KM) & (np.abs(lon) <= 180)
+        return np.where(inside[..., None], np.stack(np.broadcast_arrays(lat, lon), axis=-1), np.nan)
 
 
 def _equal_earth(theta):
@@ -101,10 +105,14 @@ class CloseUp:
 
     def inverse(self, xy: np.ndarray) -> np.ndarray:
         """Return the locations (..., 2) at positions (..., 2); NaN farther away than the antipode."""
-        xy = np.asarray(xy, dtype=float) / EARTH_RADIUS_KM
-        square = (xy**2).sum(axis=-1, keepdims=True)
+        return self.at(*np.moveaxis(np.asarray(xy, dtype=float), -1, 0))
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the locations at positions whose x and y are broadcast against each other, as `inverse` does."""
+        x, y = x / EARTH_RADIUS_KM, y / EARTH_RADIUS_KM
+        square = x**2 + y**2
         within = np.sqrt(np.where(square <= 4, 1 - square / 4, np.nan))
-        x, y, z = np.moveaxis(np.concatenate([xy * within, 1 - square / 2], axis=-1) @ self._axes, -1, 0)
+        x, y, z = np.moveaxis(np.stack([x * within, y * within, 1 - square / 2], axis=-1) @ self._axes, -1, 0)
         return np.degrees(np.stack([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)], axis=-1))
 
 
@@ -124,7 +132,8 @@ def positions(view: View, height: int, fine: int = 1) -> tuple[np.ndarray, np.nd
 @lru_cache(maxsize=4)
 def locations(view: View, height: int, fine: int = 1) -> np.ndarray:
     """Return the locations (height, width, 2) of those pixels; NaN outside the map. Do not write to it."""
-    found = view.inverse(np.stack(np.meshgrid(*positions(view, height, fine)), axis=-1))
+    x, y = positions(view, height, fine)
+    found = view.at(x[None], y[:, None])
     found.setflags(write=False)
     return found
 
@@ -145,12 +154,14 @@ def frame(view: View, inner: CloseUp) -> list[np.ndarray]:
 
 
 def polylines(view: View, lat_lon: np.ndarray) -> list[np.ndarray]:
-    """Return the parts (k, 2) of a line of locations (m, 2) on the map that run near what it shows, without a line
-    across the map where the line leaves it on one side and comes back on the other."""
+    """Return the parts (k, 2) of a line of locations (m, 2), close together, that run near what the map shows.
+
+    It is cut where it leaves the map on one side and comes back on the other.
+    """
     xy = view.forward(lat_lon)
     reach = 1.2 * np.array([view.half_width, view.half_height])
     near = (np.abs(xy) < reach).all(axis=-1)
-    joined = near[1:] & near[:-1] & (np.abs(np.diff(xy, axis=0)) < reach).all(axis=-1)
+    joined = near[1:] & near[:-1] & (np.abs(np.diff(xy[:, 0])) < view.half_width / 2)
     starts = np.flatnonzero(joined & ~np.r_[False, joined[:-1]])
     ends = np.flatnonzero(joined & ~np.r_[joined[1:], False]) + 2
     return [xy[a:b] for a, b in zip(starts, ends, strict=True)]

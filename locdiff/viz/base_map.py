@@ -26,7 +26,6 @@ AREAS = {
 CUTS = (-180, 0, 180)  # degrees: sides along these meridians are where shorelines were cut
 SMALLEST_PIXELS = 9  # of an island or lake on a map
 MOST_COLUMNS = 6000
-LONGEST_SIDE = 0.25  # degrees, of a border
 
 
 @lru_cache(maxsize=6)
@@ -122,17 +121,9 @@ def _rasterise(box, middle, pixel):
 
 @lru_cache(maxsize=3)
 def _all_borders(resolution):
-    """Return the borders of countries as one line (m, 2) in degrees, points close together, NaN between them."""
+    """Return the borders of countries as one line (m, 2) in degrees, NaN between them."""
     apart = np.full((1, 2), np.nan)
-    return np.concatenate([part for line in borders(resolution) for part in (_dense(line)[:, ::-1], apart)])
-
-
-def _dense(line):
-    """Return a line (m, 2) with more points on its long sides, which may follow a parallel."""
-    steps = np.ceil(np.abs(np.diff(line, axis=0)).max(axis=1) / LONGEST_SIDE).astype(int).clip(1)
-    start = np.repeat(np.arange(len(steps)), steps)
-    along = (np.arange(len(start)) - np.repeat(np.cumsum(steps) - steps, steps)) / np.repeat(steps, steps)
-    return np.concatenate([line[start] + along[:, None] * (line[start + 1] - line[start]), line[-1:]])
+    return np.concatenate([part for line in borders(resolution) for part in (line[:, ::-1], apart)])
 
 
 def border_lines(view: View, height: int) -> list[np.ndarray]:

@@ -46,11 +46,6 @@ def of_posterior(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
     return ratio_at
 
 
-def points(view: View, ratio: np.ndarray) -> Finer:
-    """Return the pixels of a map of ratios (height, width) as locations and the ratios there."""
-    return locations(view, len(ratio)).reshape(-1, 2), ratio.ravel()
-
-
 def pixels_of(density: Tensor) -> Finer:
     """Return the HEALPix pixels of one density (N,) that exceed the uniform one, and the ratios there."""
     ratios = density.numpy() * len(density)

@@ -204,20 +204,16 @@ def draw_zooms(
 
 
 def _draw_close_ups(axes, views, ratio_at, samples, style):
-    """Draw a density, a function of places, in close-ups, the finest last: a coarser one shows what a finer one finds.
+    """Draw a density, a function of places, in close-ups; they show what it is at the samples (S, 2), too.
 
-    Its regions are bounded by the ratios that a half and nine tenths of the samples (S, 2) exceed.
+    Its regions are bounded by the ratios that a half and nine tenths of the samples exceed.
     """
-    at_samples = ratio_at(samples.numpy())
-    levels, finer = np.quantile(at_samples, (0.5, 0.1)).tolist(), [(samples.numpy(), at_samples)]
-    found = {}
-    for view in reversed(views):
-        found[view] = densities.on_map(view, ZOOM_HEIGHT, ratio_at, finer)
-        finer = [*finer, densities.points(view, found[view])]
-    largest = max(ratio.max() for ratio in found.values())
-    for ax, view in zip(axes, views, strict=True):
+    finer = samples.numpy(), ratio_at(samples.numpy())
+    ratios = [densities.on_map(view, ZOOM_HEIGHT, ratio_at, [finer]) for view in views]
+    largest, levels = max(ratio.max() for ratio in ratios), np.quantile(finer[1], (0.5, 0.1)).tolist()
+    for ax, view, ratio in zip(axes, views, ratios, strict=True):
         maps.draw_base(ax, view, style)
-        maps.draw_ratio(ax, view, found[view], largest, levels, style)
+        maps.draw_ratio(ax, view, ratio, largest, levels, style)
 
 
 def _name(names, pictures, i):

@@ -36,9 +36,20 @@ def test_land_that_was_cut_is_whole():
         view = CloseUp(lat, lon, 40.0)
         assert (base_map.land(view, HEIGHT) == 1).all(), (lat, lon)
         assert base_map.coast_lines(view, HEIGHT) == [] and len(base_map.land_rings(view, HEIGHT)) == 1
-    for lat, lon in ((90.0, 0.0), (0.0, 180.0)):
+    for lat, lon in ((90.0, 0.0), (0.0, 180.0), (42.0, 51.0)):  # and the Caspian Sea is none
         view = CloseUp(lat, lon, 40.0)
         assert not base_map.land(view, HEIGHT).any() and base_map.land_rings(view, HEIGHT) == []
+
+
+def test_land_reaches_the_rim_of_the_world():
+    """Outside the Earth the map goes on as its rim, so that no coast is drawn along it: of Antarctica, of Chukotka."""
+    share, outside = base_map.land(WORLD, HEIGHT), np.isnan(locations(WORLD, HEIGHT)[..., 0])
+    rows = np.arange(HEIGHT)
+    first = (~outside).argmax(axis=1)
+    for column in (first, first + 1):
+        near = share[rows, np.minimum(column, share.shape[1] // 2)]
+        assert np.abs(near - share[:, 0]).mean() < 0.05
+    assert share[-1].min() > 0.9  # Antarctica, from corner to corner
 
 
 def test_coasts_do_not_run_along_the_rim_of_the_map():

@@ -12,14 +12,15 @@ from support.models import peaked_at
 
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.sphere.healpix import healpix_anchors
-from locdiff.viz import densities, sheets
+from locdiff.viz import sheets
 from locdiff.viz.style import DARK, LIGHT
-from locdiff.viz.views import WORLD, CloseUp
+from locdiff.viz.views import WORLD
 
 ANCHORS = healpix_anchors(8)
-PLACES = torch.tensor([[10.0, 179.99], [-90.0, 0.0], [29.6, 91.1]], dtype=torch.float64)
-NAMES = ["a", "a_name_that_is_much_longer_than_there_is_room_for.jpg", "$x$"]
+PLACES = torch.tensor([[10.0, 179.99], [-90.0, 0.0], [-12.5, -62.3], [29.6, 91.1]], dtype=torch.float64)
+NAMES = ["a", "b", "a_name_that_is_much_longer_than_there_is_room_for.jpg", r"$\x$"]
 PICTURES = [
+    None,
     np.zeros((4, 4, 3)),
     "Llanfairpwllgwyngyllgogerychwyrndrobwll or a longer text",
     Image.new("RGB", (300, 200)),
@@ -60,7 +61,7 @@ def words_of(figure):
 
 
 @pytest.mark.parametrize(
-    ("n", "style", "full"), [(1, DARK, True), (3, LIGHT, True), (1, LIGHT, False), (3, DARK, False)]
+    ("n", "style", "full"), [(1, DARK, True), (4, LIGHT, True), (1, LIGHT, False), (3, DARK, False)]
 )
 def test_predictions_are_drawn_with_what_there_is_and_no_words_overlap(drawn, n, style, full):
     places = PLACES[:n]
@@ -101,7 +102,7 @@ def test_thumbnails_are_shown_pixel_by_pixel_above_the_view_that_they_were_cut_f
     assert below.images[0].get_interpolation() != "nearest"
 
 
-def test_the_sheet_of_three_scales_shows_the_density_of_a_refined_posterior_where_it_is(drawn):
+def test_the_sheet_of_three_scales_shows_the_density_of_a_refined_posterior_where_it_is(drawn, monkeypatch):
     model = peaked_at(torch.tensor([86.0, 70.0], dtype=torch.float64), 20.0, zoom_into=1)
     posterior = model.posterior(torch.zeros(1, 5))
     modes = posterior.modes()[0][:, 0]
@@ -115,14 +116,7 @@ def test_the_sheet_of_three_scales_shows_the_density_of_a_refined_posterior_wher
         row, column = np.unravel_index(dark.argmax(), dark.shape)
         assert np.hypot(row - len(dark) / 2, column - len(dark) / 2) < max(2, 60 / (2 * half / len(dark)))
         assert len(axes.collections) > 2  # its rims, besides borders and coasts
-
-
-def test_a_density_narrower_than_a_pixel_is_seen_on_a_coarser_map():
-    posterior = peaked_at(torch.tensor([86.0, 70.0], dtype=torch.float64), 20.0, zoom_into=1).posterior(
-        torch.zeros(1, 5)
-    )
-    mode, ratio_at = posterior.modes()[0][0, 0], densities.of_posterior(posterior, 0)
-    far, near = CloseUp(mode[0].item() + 2, mode[1].item(), 1500.0), CloseUp(*mode.tolist(), 30.0)
-    finer = densities.points(near, densities.on_map(near, 60, ratio_at))
-    peak = ratio_at(mode.numpy()).item()
-    assert densities.on_map(far, 9, ratio_at).max() < 0.9 * peak < densities.on_map(far, 9, ratio_at, [finer]).max()
+    monkeypatch.setattr(sheets, "ZOOM_HEIGHT", 4)  # where the density is narrower than a pixel, it is seen as well
+    figure, _ = drawn(sheets.draw_zooms, posterior, modes, truth)
+    shades = figure.axes[1].images[0].get_array()[1:3, 1:3].reshape(-1, 4)
+    assert (shades == LIGHT.shade(np.ones(1))).all(axis=-1).any()

@@ -40,7 +40,7 @@ from locdiff.devices import pick_device
 from locdiff.errors import InputError
 from locdiff.files import check_ending, replaced_file
 from locdiff.pipeline import Pipeline
-from locdiff.viz import maps, page
+from locdiff.viz import page, sheets
 
 MAP_LIMIT, MOST_PLACES = 32, 1000
 OUTPUTS = {"out": FORMATS, "exiftool": (".csv",), "html": (".html", ".htm"), "map": (".png",)}
@@ -225,7 +225,7 @@ def draw(arguments, model, shown):
         places = torch.tensor([p.places[0] for p in predictions], dtype=torch.float64)
         samples = torch.tensor([p.samples for p in predictions], dtype=torch.float64) if arguments.samples else None
         names = [Path(name).name for name in shown["names"]]
-        maps.draw_predictions(
+        sheets.draw_predictions(
             arguments.map, model.grid.anchors, places, shown["density"], samples, pictures=pictures, names=names
         )
 

@@ -18,6 +18,8 @@ from locdiff.data.geoclip import GeoClip
 from locdiff.sphere import healpix, shdd
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.viz import maps
+from locdiff.viz.style import DARK
+from locdiff.viz.views import WORLD, CloseUp
 
 TITLE = "noise and distances in the spaces of location encodings"
 DATA = (
@@ -188,20 +190,21 @@ def draw_noise(axes, result, far):
     axes[0].legend(fontsize=9)
     for ax in (axes[0], axes[3]):
         ax.set_xlabel("noise, in lengths of the encoding")
-    grey, star, paris = maps.grey_map(), {"color": "#F0E442", "mec": "black", "ms": 12}, np.array([PARIS])
-    axes[1].imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(-180, 180, -90, 90))
-    axes[1].set(xticks=[], yticks=[], title=f"(2) embeddings of Paris with noise {SHOWN:g}, decoded")
-    close, density = axes[2].inset_axes((0.66, 0.02, 0.33, 0.66)), torch.from_numpy(result["density"])
-    for ax, window in ((axes[2], maps.WORLD), (close, maps.close_up(paris[0]))):
-        maps.draw_density(ax, density, grey, window)
-    maps.mark(close, window, paris, "*", **star)
-    close.set_title("density, 3000 km", fontsize=9, color="white", pad=2)
+    star, paris = {"color": "#F0E442", "mec": "black", "ms": 12, "zorder": 9}, np.array([PARIS])
+    maps.draw_base(axes[1], WORLD, DARK)
+    axes[1].set_title(f"(2) embeddings of Paris with noise {SHOWN:g}, decoded")
+    close, density = axes[2].inset_axes((0.7, 0.0, 0.36, 0.6)), torch.from_numpy(result["density"])
+    near = CloseUp(*PARIS, HALF_KM)
+    for ax, view in ((axes[2], WORLD), (close, near)):
+        maps.draw_density(ax, view, density, DARK)
+    maps.mark(close, near, paris, "*", **star)
+    maps.draw_scale_bar(close, near, DARK)
     axes[2].set_title(f"(3) SHDD of Paris with noise {SHOWN:g}, SHDD-KL {np.median(result['kl']):.1f} nats")
     for ax, names in ((axes[1], (SPHERE2VEC, GEOCLIP)), (axes[2], (SHDD_23,))):
         for name in names:
             ends = result["decoded"][list(COLORS).index(name)]
-            maps.mark(ax, maps.WORLD, ends, ".", color=LIGHT[name], markersize=4, label=name)
-        maps.mark(ax, maps.WORLD, paris, "*", **star, label="Paris")
+            maps.mark(ax, WORLD, ends, ".", color=LIGHT[name], markersize=4, zorder=5, label=name)
+        maps.mark(ax, WORLD, paris, "*", **star, label="Paris")
         ax.legend(fontsize=9, loc="lower left")
 
 

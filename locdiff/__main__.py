@@ -2,7 +2,8 @@
 
   locdiff train      train a model                          locdiff embed       turn pictures into embeddings
   locdiff predict    where were these pictures taken?       locdiff simulation  make a simulation of photographs
-  locdiff evaluate   score a run or anybody's predictions
+  locdiff evaluate   score a run or anybody's predictions   locdiff publish     put a run on the Hugging Face Hub
+  locdiff export     a model as one file for other programs
 
 `locdiff train --help` says more, as does `python -m locdiff.train --help`, which is the same command.
 """
@@ -13,7 +14,7 @@ import sys
 from locdiff import options
 from locdiff.errors import InputError
 
-COMMANDS = ("train", "evaluate", "predict", "embed", "simulation")
+COMMANDS = ("train", "evaluate", "predict", "embed", "simulation", "publish", "export")
 
 
 def main() -> None:

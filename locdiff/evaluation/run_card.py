@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from locdiff.data.encoders import about_of
+from locdiff.data.encoders import ENCODERS, about_of, is_text_encoder
 from locdiff.data.place_names import CREDIT, PLACE_NAMES
 from locdiff.evaluation.summaries import MODE
+from locdiff.files import canonical_encoder
 from locdiff.model.card import Facts
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
@@ -38,13 +39,14 @@ def facts_of(settings, config, parameters: int, metrics: dict | None) -> Facts:
     `metrics` is what its metrics.json holds, or None. Raises KeyError or TypeError if that is of another version.
     """
     t, own = settings.training, {} if metrics is None else metrics
+    kind = own["kind"] if "kind" in own else "texts" if is_text_encoder(config.encoder) else "pictures"
     data = dict(EMBEDDED.get(t.data) or {"data": f"the embeddings folder `{Path(t.data).name}`"})
     data["settings"] = _settings_of_data(settings)
     if metrics is not None:
-        kind, count = metrics["kind"], f"{metrics['training_pictures']:,}"
-        data["size"] = f"{count} {kind} to train, choose and calibrate the model on, {metrics['held_out']:,} held out"
+        count, held_out = (f"{metrics[name]:,}" for name in ("training_pictures", "held_out"))
+        data["size"] = f"{count} {kind} to train, choose and calibrate the model on, {held_out} held out"
     return Facts(
-        data=data, encoder=about_of(config.encoder) | own.get("encoder", {}), kind=own.get("kind", "pictures"),
+        data=data, encoder=about_of(config.encoder) | own.get("encoder", {}), kind=kind,
         training=_training(t, parameters, own), limits=LIMITS.get(t.data, []) + _limits(t, config),
         results="" if metrics is None else _results(metrics),
         eval_results=[] if metrics is None else _eval_results(metrics, data),
@@ -80,6 +82,8 @@ def _training(t, parameters, metrics):
 def _limits(t, config):
     """What does not hold of this model in particular."""
     found = []
+    if canonical_encoder(config.encoder).partition(":")[0] not in ENCODERS:
+        found.append("The program does not know this encoder: give `predict` a folder of embeddings by it.")
     if not (config.objective_type.is_natural and t.validation and t.calibrate):
         found.append("The densities of this model are not calibrated.")
     if not config.objective_type.is_natural:

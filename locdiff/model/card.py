@@ -15,7 +15,8 @@ TAGS = ["geolocation", "geolocalization", "probabilistic", "spherical-harmonics"
 class Facts:
     """What a card says besides the configuration of a model: tables {name: value}, and Markdown.
 
-    `eval_results` are EvalResults of huggingface_hub. `kind` is what the embeddings are of: "pictures" or "texts".
+    `eval_results` are EvalResults of huggingface_hub. `kind` is what the embeddings are of: "pictures", "texts", or ""
+    if it is not known.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -24,7 +25,7 @@ class Facts:
     limits: list[str] = field(default_factory=list)
     results: str = ""
     eval_results: list = field(default_factory=list)
-    kind: str = "pictures"
+    kind: str = ""
 
 
 def model_card(repo_id: str, config: ModelConfig, facts: Facts | None = None):

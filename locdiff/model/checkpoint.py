@@ -22,7 +22,7 @@ from locdiff.errors import InputError
 from locdiff.files import atomic_path, canonical_encoder, read_json, write_json
 from locdiff.model.card import model_card
 from locdiff.model.config import ModelConfig
-from locdiff.model.hub import check_name, find_model, upload
+from locdiff.model.hub import find_model, upload
 
 FORMAT_VERSION = 5
 RENAMED = {"shift": "snr_shift", "pure_noise": "p_pure_noise", "zoom_cells": "cells", "solver": "sampler"}  # 3 to 4
@@ -79,7 +79,6 @@ class PretrainedModel(nn.Module):
 
         Raises InputError as `hub.upload` does.
         """
-        check_name(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             model_card(repo_id, self.config).save(Path(folder) / "README.md")

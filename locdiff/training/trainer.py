@@ -30,8 +30,9 @@ class Trainer:
 
     `make_model` makes a module of the model's configuration, with the methods `prepare(data)`, `loss(embeddings,
     locations)`, `finalize(data, validation, progress)` and `save_pretrained(folder)`; `prepare` and `finalize` are what
-    the model takes from the data before the first and after the last step. With `validation` pictures, which `train` must not hold, the weights
-    that are kept are those of the largest `validation_nats(embeddings, locations)`, and the model is calibrated.
+    the model takes from the data before the first and after the last step. With `validation` pictures, which `train`
+    must not hold, the weights that are kept are those of the largest `validation_nats(embeddings, locations)`, and the
+    model is calibrated.
 
     Where torchrun started several processes, each takes its share of every batch and the gradients are averaged by
     DistributedDataParallel: but for rounding and dropout, they do together what one process does.

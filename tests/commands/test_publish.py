@@ -99,6 +99,10 @@ def test_the_card_states_the_encoder_as_the_run_does(run):
     card = model_card(NAME, replace(settings.model, encoder="open_clip:ViT-L-14/openai"), facts).content
     for line in ("`open_clip:ViT-L-14/openai`", "| QuickGELU |", r"| Compose( Resize \| crop ) |"):
         assert line in card
+    own = replace(settings.model, encoder="my-network/v1")
+    assert "does not know this encoder" not in card and NOT_STATED not in card.partition("## Licence")[0]
+    card = model_card(NAME, own, facts_of(settings, own, 1, {**metrics, "encoder": {}})).content
+    assert "does not know this encoder" in card and f"| activation | {NOT_STATED} |" in card
 
 
 def test_a_run_without_metrics_has_a_card_that_says_so(run, tmp_path):

@@ -27,7 +27,7 @@ def main():
     arguments, rows = options(__doc__, more), []
     gallery = normalize(torch.randn(GALLERY, WIDTH), dim=-1).to(arguments.device)
     for run in arguments.runs:
-        model = LocDiffusion.load(run, arguments.device)
+        model = LocDiffusion.from_pretrained(run, arguments.device)
         held_out = load_data(read_settings(run))[1]
         for batch in (1, 256):
             embeddings, _ = held_out.batch(np.arange(batch))

@@ -115,7 +115,7 @@ def main():
 
     arguments = options(__doc__, add)
     device = pick_device(arguments.device)
-    model = LocDiffusion.load(arguments.run, device)
+    model = LocDiffusion.from_pretrained(arguments.run, device)
     _, test = load_data(read_settings(arguments.run))
     embeddings, truth = test.batch(range(min(arguments.pictures, len(test))))
     settings = {key: str(value) for key, value in flatten(model.config).items()}

@@ -86,7 +86,7 @@ def evaluate_run(arguments, columns):
     own = read_settings(arguments.run)
     changes = {k: v for k, v in vars(arguments).items() if k in ("samples", "seed") and v is not None}
     settings = override(own, **changes)
-    model = LocDiffusion.load(arguments.run, pick_device(arguments.device))
+    model = LocDiffusion.from_pretrained(arguments.run, pick_device(arguments.device))
     train, test = load_data(own)
     if arguments.data:
         test = read_embeddings(arguments.data)

@@ -1,8 +1,8 @@
 """From pictures or words to predictions: an encoder and a model.
 
->>> pipeline = Pipeline.load("runs/quickstart")                              # doctest: +SKIP
+>>> pipeline = Pipeline.from_pretrained("runs/quickstart")                   # doctest: +SKIP
 >>> pipeline.predict(["view.png"], top_k=5)[0].places                        # doctest: +SKIP
->>> Pipeline.load("runs/names").predict(["San José"])[0].places              # doctest: +SKIP
+>>> Pipeline.from_pretrained("runs/names").predict(["San José"])[0].places   # doctest: +SKIP
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -96,12 +96,12 @@ class Pipeline:
         self.model, self.weights = model, weights
 
     @classmethod
-    def load(cls, name: Path | str, device=None, weights: str | None = None, local_files_only: bool = False):
+    def from_pretrained(cls, name: Path | str, device=None, weights: str | None = None, **options) -> "Pipeline":
         """Return the Pipeline of the model in a run folder, or of OWNER/NAME on the Hugging Face Hub.
 
-        Raises InputError if there is no such model.
+        The `options` are those of `LocDiffusion.from_pretrained`. Raises InputError if there is no such model.
         """
-        return cls(LocDiffusion.load(name, device, local_files_only), weights)
+        return cls(LocDiffusion.from_pretrained(name, device, **options), weights)
 
     @cached_property
     def encoder(self) -> Encoder | TextEncoder:

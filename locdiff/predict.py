@@ -129,7 +129,9 @@ def main(argv=None):
     arguments = parse(argv)
     memory.set_budget(arguments.memory)
     device = pick_device(arguments.device)
-    pipeline = Pipeline.load(arguments.run, device, arguments.weights, arguments.local_files_only)
+    pipeline = Pipeline.from_pretrained(
+        arguments.run, device, arguments.weights, local_files_only=arguments.local_files_only
+    )
     tally = Tally()
     batch, workers, pixels = arguments.batch, arguments.workers, arguments.max_pixels
     total, batches = read_sources(arguments.source, arguments.text, pipeline, batch, workers, tally, pixels)

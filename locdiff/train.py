@@ -80,7 +80,7 @@ def main(argv=None):
                 trainer.leave()
         if first:
             model = trainer.finished_model()
-            model.save(run)
+            model.save_pretrained(run)
             report(run, model, train, test, settings)
     return run
 

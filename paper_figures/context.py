@@ -58,11 +58,11 @@ class Context:
         def compute():
             data, _ = train_and_test(folder, 0)
             model, cost = timed_training(lambda _, config: LocDiffusion(config), data, settings)
-            model.save(kept)
+            model.save_pretrained(kept)
             return cost
 
         cost = self.piece("locdiffusion", key, compute)
-        return LocDiffusion.load(kept, pick_device()), cost
+        return LocDiffusion.from_pretrained(kept, pick_device()), cost
 
 
 def timed_training(make, data, settings):

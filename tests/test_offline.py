@@ -51,10 +51,10 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_model_that_was_downloaded_is_loaded(hub, asked):
-    tiny().save(hub("me/my-model"))
-    assert LocDiffusion.load("me/my-model", "cpu").config == tiny().config
+    tiny().save_pretrained(hub("me/my-model"))
+    assert LocDiffusion.from_pretrained("me/my-model", "cpu").config == tiny().config
     with pytest.raises(InputError, match="me/other is neither a folder nor a model that can be had"):
-        LocDiffusion.load("me/other", "cpu")
+        LocDiffusion.from_pretrained("me/other", "cpu")
     assert asked == []
 
 
@@ -88,6 +88,6 @@ def test_a_sentence_model_of_a_package_needs_no_network(hub, asked):
 
 def test_a_model_in_a_folder_asks_for_nothing_though_there_is_a_network(asked, tmp_path):
     Image.new("RGB", (40, 30), "green").save(tmp_path / "a.png")
-    tiny(encoder="thumbnail-16", embed_dim=768).save(tmp_path / "run")
-    assert len(Pipeline.load(tmp_path / "run", "cpu").predict(tmp_path / "a.png")) == 1
+    tiny(encoder="thumbnail-16", embed_dim=768).save_pretrained(tmp_path / "run")
+    assert len(Pipeline.from_pretrained(tmp_path / "run", "cpu").predict(tmp_path / "a.png")) == 1
     assert asked == []

@@ -196,6 +196,8 @@ ENCODERS: dict[str, Callable[..., Encoder | TextEncoder]] = {
     "ngrams": NgramEncoder,
 }
 
+WITHOUT_WEIGHTS = (THUMBNAIL_ENCODER, "ngrams")
+
 
 def is_text_encoder(name: str) -> bool:
     """Return whether the encoder of that name is of words alone."""
@@ -215,6 +217,12 @@ def make_encoder(name: str, weights: str | None = None, device: str | torch.devi
             "give the folder (embeddings.npy, locations.csv) instead"
         )
     return ENCODERS[kind](details, weights, device)
+
+
+def about_of(name: str) -> dict[str, Any]:
+    """Return what is known of the encoder of that name without its weights: `about`, if it has no weights, else {}."""
+    kind = canonical_encoder(name).partition(":")[0]
+    return {"activation": "none: it is no network"} | make_encoder(name).about if kind in WITHOUT_WEIGHTS else {}
 
 
 def encoder_of(config, weights: str | None = None, device: str | torch.device = "cpu") -> Encoder | TextEncoder:

@@ -82,6 +82,15 @@ def bootstrap(values, resamples=1000, seed=0, groups=None):
     return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *np.shape(values)[1:])
 
 
+def interval(lat_lon, truth, groups=None):
+    """Return {km: [low, high]}, the 95 % interval of the per cent within each threshold, as `bootstrap` has it.
+
+    Predictions are those of `hits`.
+    """
+    low, high = bootstrap(100 * hits(lat_lon, truth).double().numpy(), groups=groups)
+    return {k: [a, b] for k, a, b in zip(THRESHOLDS_KM, low.tolist(), high.tolist(), strict=True)}
+
+
 def score_each(lat_lon, truth):
     """Return the `accuracy` within each threshold of predictions made for it, (n, thresholds, 2), as a dict."""
     own = [score(places, truth)["accuracy"][k] for k, places in zip(THRESHOLDS_KM, lat_lon.unbind(1), strict=True)]

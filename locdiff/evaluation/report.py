@@ -15,6 +15,8 @@ from locdiff.evaluation.hybrid import open_gallery, predict_hybrid
 from locdiff.evaluation.retrieval import retrieve
 from locdiff.evaluation.summaries import (
     CALIBRATION,
+    EACH,
+    MODE,
     SHOWN,
     baseline_places,
     density_scores,
@@ -66,6 +68,7 @@ def report(
     baselines = baseline_places(embeddings, train, t.seed, progress)
     rows = score_model(model, found, truth, extent.columns)
     rows |= {name: metrics.score(places, truth, extent.columns) for name, places in baselines.items()}
+    _add_intervals(rows, {MODE: found["mode"], EACH: found["each"]} | baselines, truth, test.photographers)
     if queries:
         rows |= _score_hybrid(model, embeddings, found, queries, truth, t.seed, extent, progress)
     worth = _worth(found, truth, test.photographers) | _of_training(run, model)
@@ -79,7 +82,7 @@ def report(
         "less_retrieval": versus.less_retrieval(found["each"], retrieved, truth, test.photographers),
         "held_out": len(test), "training_pictures": len(train), "kind": test.kind, "seed": t.seed,
         "settings": dataclasses.asdict(settings), "versions": versions(), "device": str(model.device),
-        "seconds": round(time.monotonic() - started, 1),
+        "encoder": test.about, "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     if extent.density:
         record["density_metrics"] = density_scores(found, truth)
@@ -89,9 +92,16 @@ def report(
     return record["rows"]
 
 
+def _add_intervals(rows, places, truth, groups):
+    """Add to rows of one prediction a picture, {row: places}, the 95 % intervals of their accuracies."""
+    for name, lat_lon in places.items():
+        rows[name]["interval"] = metrics.interval(lat_lon, truth, groups)
+
+
 def _worth(found, truth, groups):
     """What the one-pass density is worth in the mean, its coverage, and the energy score of the samples."""
     worth = dict(zip(CALIBRATION, found["calibration"].double().mean(dim=0).tolist(), strict=True))
+    worth["nats_interval"] = metrics.bootstrap(found["calibration"][:, 0], groups=groups).tolist()
     worth |= coverage.coverage(found["rank"], groups)
     return worth | {"energy_score_km": coverage.energy_score(found["samples"], truth)}
 

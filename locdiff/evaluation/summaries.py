@@ -23,6 +23,8 @@ from locdiff.sphere.pixels import THRESHOLDS_KM
 SHOWN = 8  # pictures whose densities are kept, to be drawn
 PLAIN_GALLERY = 21_000
 PLAIN_GRID_NSIDE = 78  # 73,008 pixels, of which about 21,000 lie on land
+MODE = "LocDiffusion, one-pass density, most probable mode"
+EACH = "LocDiffusion, one-pass density, best place for each column"
 CALIBRATION = ("nats_over_uniform", "in_region_50", "in_region_90", "area_50_km2", "area_90_km2")
 
 
@@ -87,8 +89,8 @@ def score_model(
         f"LocDiffusion, medoid of {samples}": score(medoid(places), truth),
         mean: score(found["mean"], truth),
         f"{mean}, best place for each column": metrics.score_each(found["mean, each"], truth),
-        "LocDiffusion, one-pass density, most probable mode": score(found["mode"], truth),
-        "LocDiffusion, one-pass density, best place for each column": metrics.score_each(found["each"], truth),
+        MODE: score(found["mode"], truth),
+        EACH: metrics.score_each(found["each"], truth),
     }  # fmt: skip
 
 

@@ -6,20 +6,23 @@ Format 5 adds the prior and the calibration, format 6 the gain.
 
 import dataclasses
 import re
+import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from locdiff import options
 from locdiff.devices import pick_device
 from locdiff.errors import InputError
 from locdiff.files import atomic_path, canonical_encoder, read_json, write_json
+from locdiff.model.card import model_card
 from locdiff.model.config import ModelConfig
+from locdiff.model.hub import find_model, upload
 
 FORMAT_VERSION = 6
 RENAMED = {"shift": "snr_shift", "pure_noise": "p_pure_noise", "zoom_cells": "cells", "solver": "sampler"}  # 3 to 4
@@ -32,24 +35,58 @@ RENAMED_TENSORS = (  # the same, of parameters and buffers
 )
 
 
-def save(model, folder: Path | str) -> None:
-    """Write the model's config.json and model.safetensors into `folder`, each whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {"format_version": FORMAT_VERSION} | dataclasses.asdict(model.config))
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as path:
-        save_file(state, path)
+class PretrainedModel(nn.Module):
+    """A module made of a ModelConfig that is kept in folders, and on the Hugging Face Hub by the names of its methods
+    and arguments there (those of `huggingface_hub.ModelHubMixin`)."""
+
+    config: ModelConfig
+    refinements: Any
+
+    def save_pretrained(self, save_directory: Path | str) -> None:
+        """Write config.json and model.safetensors into a folder, each whole or not at all."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", {"format_version": FORMAT_VERSION} | dataclasses.asdict(self.config))
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(folder / "model.safetensors") as path:
+            save_file(state, path)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Path | str, device=None, *, force_download: bool = False,
+        token: str | bool | None = None, cache_dir: Path | str | None = None, local_files_only: bool = False,
+        revision: str | None = None,
+    ) -> Self:  # fmt: skip
+        """Return the model in a folder, ready for prediction.
+
+        `device` is a GPU by default, if there is one. Where there is no such folder, OWNER/NAME is a model on the
+        Hugging Face Hub, which is downloaded once; with `local_files_only` only what was downloaded before is looked
+        for. Raises InputError if there is no such model or device, or if its files are missing, damaged or of another
+        version.
+        """
+        device, folder = pick_device(device), find_model(
+            pretrained_model_name_or_path, force_download=force_download, token=token, cache_dir=cache_dir,
+            local_files_only=local_files_only, revision=revision,
+        )  # fmt: skip
+        return _load(cls, folder).to(device).eval()
+
+    def push_to_hub(
+        self, repo_id: str, *, commit_message: str = "Add the model", private: bool | None = None,
+        token: str | None = None, branch: str | None = None, create_pr: bool | None = None,
+    ) -> str:  # fmt: skip
+        """Upload the model with a card, in which its data and scores are still to be filled in, to OWNER/NAME on the
+        Hugging Face Hub; return the address. The command `publish` writes the card of a run.
+
+        Raises InputError as `hub.upload` does.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            model_card(repo_id, self.config).save(Path(folder) / "README.md")
+            return upload(Path(folder), repo_id, commit_message, private, token, branch, create_pr)
 
 
-def load(make, name: Path | str, device=None, local_files_only: bool = False):
-    """Return the model make(config) in the folder `name`, ready for prediction.
-
-    `device` is a GPU by default, if there is one. Where there is no such folder, OWNER/NAME is a model on the Hugging
-    Face Hub, which is downloaded once; with `local_files_only` only what was downloaded before is looked for. Raises
-    InputError if there is no such model or device, or if its files are missing, damaged or of another version.
-    """
-    device, folder = pick_device(device), find_model(name, local_files_only)
+def _load(make, folder):
+    """The model make(config) in a folder."""
     config = read_config(folder)
     try:
         model = make(config)
@@ -66,7 +103,7 @@ def load(make, name: Path | str, device=None, local_files_only: bool = False):
             "(python -m locdiff.train --resume), or its locations are too few",
             stacklevel=3,
         )
-    return model.to(device).eval()
+    return model
 
 
 def _read_tensors(path):
@@ -96,24 +133,6 @@ def _check_tensors(tensors, model, path):
         cell_id, count = tensors[f"refinements.{i}.cell_id"], 12 * level.nside**2
         if len(cell_id) and not (cell_id[0] >= 0 and cell_id[-1] < count and (cell_id.diff() > 0).all()):
             raise InputError(f"{path} is damaged: refinements.{i}.cell_id must rise within 0..{count - 1}")
-
-
-def find_model(name: Path | str, local_files_only: bool = False) -> Path:
-    """Return the folder of that name, or else that of the downloaded model OWNER/NAME of the Hugging Face Hub."""
-    owner, _, rest = str(name).partition("/")
-    if Path(name).is_dir() or not rest or "/" in rest or Path(owner).is_dir() or owner in ("", "~"):
-        return Path(name)
-    try:
-        from huggingface_hub import snapshot_download
-
-        wanted = ["config.json", "model.safetensors"]
-        return Path(snapshot_download(str(name), allow_patterns=wanted, local_files_only=local_files_only))
-    except (OSError, ValueError) as error:  # no network, no such model, no such name
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{name} is neither a folder nor a model that can be had from the Hugging Face Hub: {reason}; give the "
-            "folder of a training run"
-        ) from None
 
 
 def read_config(folder: Path | str) -> ModelConfig:

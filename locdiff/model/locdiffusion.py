@@ -3,7 +3,6 @@
 import math
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
-from locdiff.model import checkpoint, diffusion, held_out
+from locdiff.model import diffusion, held_out
 from locdiff.model.calibration import Calibration, prior_of
 from locdiff.model.cell_geometry import CellGeometry
+from locdiff.model.checkpoint import PretrainedModel
 from locdiff.model.config import ModelConfig
 from locdiff.model.cs_unet import CSUNet
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
@@ -28,7 +28,7 @@ from locdiff.sphere import decoder, shdd
 from locdiff.sphere.healpix import HealpixTransform
 
 
-class LocDiffusion(nn.Module):
+class LocDiffusion(PretrainedModel):
     """A conditional diffusion over SHDD encodings x = sqrt(4 pi) PE(location), given image embeddings.
 
     What the network's output means is said by its `objective`. By default it is what a picture adds to the prior; both
@@ -215,15 +215,6 @@ class LocDiffusion(nn.Module):
     def on_device(self, embeddings) -> Tensor:
         """Return embeddings as float32 on the model's device."""
         return torch.as_tensor(embeddings).to(self.device, torch.float32)
-
-    def save(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors into `folder`; see `checkpoint.save`."""
-        checkpoint.save(self, folder)
-
-    @classmethod
-    def load(cls, name: Path | str, device=None, local_files_only: bool = False) -> "LocDiffusion":
-        """Return the model in a folder or of the Hugging Face Hub, ready for prediction; see `checkpoint.load`."""
-        return checkpoint.load(cls, name, device, local_files_only)
 
     def __getstate__(self):  # its caches are its own
         return {name: value for name, value in self.__dict__.items() if name != "geometries"}

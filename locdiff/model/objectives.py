@@ -92,8 +92,8 @@ class Likelihood(Objective):
         return output
 
     def pixel_probs(self, values):
-        sharp, (share, factor) = pixels.softmax(values), self.broad.cpu().tolist()
-        return torch.lerp(sharp, pixels.softmax(factor * values), share) if share else sharp
+        share, factor = self.broad.to(values)
+        return torch.lerp(pixels.softmax(values), pixels.softmax(factor * values), share)
 
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):

@@ -6,10 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import safetensors
 import torch
 from torch import distributed
 from tqdm import tqdm
 
+from locdiff.errors import InputError
 from locdiff.training.distributed import deferred_signals
 from locdiff.training.logs import LOG, VALIDATION_LOG, Logs
 from locdiff.training.trainer import Trainer
@@ -103,3 +105,23 @@ def _over_processes(trainer, loss, signal_number):
     distributed.all_gather(everywhere, both)
     losses, signals = torch.stack(everywhere).T
     return losses.mean().item(), int(signals.max())
+
+
+def check_finished(run: Path) -> None:
+    """Raise InputError if the training in a run folder was stopped before its end, which is its report.
+
+    A folder without state.safetensors holds a model that is not trained further.
+    """
+    path = run / "state.safetensors"
+    if not path.exists():
+        return
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            state = file.metadata()
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be read or is damaged: {error}; remove it if {run} has ended") from None
+    if state.get("ended") == "False" or not (run / "metrics.json").exists():
+        raise InputError(
+            f"the training of {run} has not ended, it is at step {state['step']}: python -m locdiff.train --resume "
+            f"{run} goes on to its end and writes the report"
+        )

@@ -29,9 +29,10 @@ class Trainer:
     (seed, step), so that a run which is stopped and resumed does what an uninterrupted one does.
 
     `make_model` makes a module of the model's configuration, with the methods `prepare(data)`, `loss(embeddings,
-    locations)` and `finalize(data, validation, progress)`; `prepare` and `finalize` are what the model takes from the
-    data before the first and after the last step. With `validation` pictures, which `train` must not hold, the weights
-    that are kept are those of the largest `validation_nats(embeddings, locations)`, and the model is calibrated.
+    locations)`, `finalize(data, validation, progress)` and `save_pretrained(folder)`; `prepare` and `finalize` are what
+    the model takes from the data before the first and after the last step. With `validation` pictures, which `train`
+    must not hold, the weights that are kept are those of the largest `validation_nats(embeddings, locations)`, and the
+    model is calibrated.
 
     Where torchrun started several processes, each takes its share of every batch and the gradients are averaged by
     DistributedDataParallel: but for rounding and dropout, they do together what one process does.
@@ -155,13 +156,14 @@ class Trainer:
             tensors, extra = tensors | self.validation.tensors(), self.validation.metadata()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
         metadata = (
-            {"step": repr(self.step), "format": repr(FORMAT_VERSION)}
+            {"step": repr(self.step), "steps": repr(self.steps), "ended": repr(self.has_ended)}
+            | {"format": repr(FORMAT_VERSION)}
             | {name: repr(value) for name, value in vars(self.guard).items()}
             | extra
         )
         with atomic_path(run / "state.safetensors") as path:
             save_file(tensors, path, metadata)
-        self.best_model().save(run)
+        self.best_model().save_pretrained(run)
 
     def restore(self, run: Path) -> None:
         """Continue from state.safetensors of the run folder. Raises InputError if it does not fit or is damaged."""

@@ -71,7 +71,7 @@ def test_words_are_located_beside_pictures(world, tmp_path, capsys):
     encoder = make_encoder(f"open_clip:{MODEL}", weights)
     text = encoder.model.encode_text(open_clip.get_tokenizer(MODEL)(words))
     assert text.shape == (2, 24) and not torch.allclose(text[0], text[1])
-    expected = Pipeline.load(run, "cpu").predict(text.detach(), samples=0)[1]
+    expected = Pipeline.from_pretrained(run, "cpu").predict(text.detach(), samples=0)[1]
     np.testing.assert_allclose(records[1]["places"], expected.places, atol=1e-4)
     with pytest.raises(InputError, match="--text does not go with an embeddings folder"):
         predict.main([run, str(world / "data"), "--text", "snow", "--device", "cpu"])

@@ -171,7 +171,7 @@ def test_what_predict_writes_can_be_scored(run, pictures, tmp_path, capsys, name
     predict.main(
         [str(run), *pictures, "--top-k", "2", "--samples", "2", "--out", str(out), *["--long"] * ("long" in name)]
     )
-    best = Pipeline.load(run).predict(pictures, samples=0)
+    best = Pipeline.from_pretrained(run).predict(pictures, samples=0)
     rows = [f"{Path(p).stem},{one.places[0][0] + 1},{one.places[0][1]}" for p, one in zip(pictures, best, strict=True)]
     (tmp_path / "t.csv").write_text("\n".join(["id,lat,lon", *rows]))
     capsys.readouterr()

@@ -25,8 +25,8 @@ def files(tmp_path):
 def pipeline(tmp_path, monkeypatch):
     """A saved model on the embeddings of an encoder that a user has added, loaded."""
     monkeypatch.setitem(encoders.ENCODERS, "brightness", Brightness)
-    seeing(encoder="brightness", embed_dim=3, sample_steps=1).save(tmp_path / "run")
-    return Pipeline.load(tmp_path / "run", "cpu", weights="w.pt")
+    seeing(encoder="brightness", embed_dim=3, sample_steps=1).save_pretrained(tmp_path / "run")
+    return Pipeline.from_pretrained(tmp_path / "run", "cpu", weights="w.pt")
 
 
 def test_pictures_are_predicted_by_their_embeddings(pipeline, files):
@@ -76,4 +76,4 @@ def test_words_need_an_encoder_of_words(pipeline, monkeypatch):
 
 def test_a_run_that_there_is_not_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere/config.json is missing"):
-        Pipeline.load(tmp_path / "nowhere")
+        Pipeline.from_pretrained(tmp_path / "nowhere")

@@ -30,7 +30,7 @@ def test_predict_prints_a_line_a_picture(run, pictures, capsys):
     assert text.splitlines()[0].split(",") == ["id", "lat", "lon", "probability", "radius_50_km", "radius_90_km", *more]
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["id"] for row in rows] == pictures
-    for row, prediction in zip(rows, Pipeline.load(run).predict(pictures, samples=0, top_k=3), strict=True):
+    for row, prediction in zip(rows, Pipeline.from_pretrained(run).predict(pictures, samples=0, top_k=3), strict=True):
         for k, (place, probability) in enumerate(zip(prediction.places, prediction.probabilities, strict=True), 1):
             end = f"_{k}" if k > 1 else ""
             assert [float(row[f"lat{end}"]), float(row[f"lon{end}"])] == pytest.approx(place, abs=1e-3)
@@ -106,7 +106,7 @@ def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures,
     features = [feature for feature in features if feature not in regions]
     names = [*pictures, str(tmp_path / "more.zip/deep/amazon.jpg")]
     assert [record["id"] for record in records] == names and len(table) == len(features)
-    direct = Pipeline.load(run).predict(pictures, samples=4, top_k=3)
+    direct = Pipeline.from_pretrained(run).predict(pictures, samples=4, top_k=3)
     kinds = [(region["properties"]["id"], region["properties"]["prediction"]) for region in regions]
     assert kinds == [(name, f"region of {share} %") for name in names for share in (50, 90)]
     for region, record in zip(regions[::2], records, strict=True):
@@ -130,7 +130,7 @@ def test_predictions_are_the_same_in_every_format_and_from_python(run, pictures,
 def test_exiftool_gets_the_files_that_are_probable_enough(run, pictures, tmp_path):
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         archive.write(pictures[1], "amazon.jpg")
-    best = Pipeline.load(run).predict(pictures, samples=0)
+    best = Pipeline.from_pretrained(run).predict(pictures, samples=0)
     low, high = sorted(one.probabilities[0] for one in best)
     for minimum in (0, (low + high) / 2, high):
         argv = [str(run), *pictures, str(tmp_path / "more.zip"), "--samples", "0", "--out", str(tmp_path / "all.csv")]
@@ -199,7 +199,7 @@ def test_bad_pictures_are_named(run, pictures, tmp_path, capsys):
         assert {row["id"] for row in csv.DictReader(out.read_text().splitlines())} == {pictures[0]} and drawn.exists()
         drawn.unlink()
     with pytest.raises(InputError, match=r"cannot read the picture .*cut.jpg: "):
-        Pipeline.load(run).predict([pictures[0], str(tmp_path / "cut.jpg")])
+        Pipeline.from_pretrained(run).predict([pictures[0], str(tmp_path / "cut.jpg")])
     code, lines = outcome(predict.main, [str(run), str(tmp_path / "cut.jpg"), "--map", str(drawn)], capsys)
     assert code == 2 and not drawn.exists()
     (tmp_path / "empty").mkdir()

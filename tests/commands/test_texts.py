@@ -147,9 +147,9 @@ def test_words_are_located_from_the_command_line_a_table_and_python(world, tmp_p
     assert [row["id"] for row in predicted(capsys, [run, str(without), "--batch", "3"])] == list(TOWNS)
     rounded = predicted(capsys, [run, str(world / "data")])  # to float16
     assert [float(row["lat"]) for row in rounded] == pytest.approx([float(row["lat"]) for row in rows], abs=0.1)
-    direct = Pipeline.load(run, "cpu").predict(list(TOWNS), samples=0)
+    direct = Pipeline.from_pretrained(run, "cpu").predict(list(TOWNS), samples=0)
     assert [one.places[0][0] for one in direct] == pytest.approx([float(row["lat"]) for row in rows], abs=1e-3)
-    [alone] = Pipeline.load(run, "cpu").predict("Bern", samples=0)
+    [alone] = Pipeline.from_pretrained(run, "cpu").predict("Bern", samples=0)
     assert alone.places[0] == pytest.approx(direct[0].places[0], abs=1e-3)
 
 
@@ -177,7 +177,7 @@ def test_words_and_pictures_do_not_go_to_models_of_the_other(world, run, picture
     ):
         code, lines = outcome(predict.main, [*argv, "--device", "cpu"], capsys)
         assert code == 2 and len(lines) == 1 and message in lines[0]
-    pipeline = Pipeline.load(world / "run", "cpu")
+    pipeline = Pipeline.from_pretrained(world / "run", "cpu")
     for wrong in ([" "], ["Bern", 3], [world / "towns.csv"]):
         with pytest.raises(InputError, match="is no text to locate; give words as a str"):
             pipeline.predict(wrong)

@@ -98,6 +98,19 @@ def test_the_bootstrap_keeps_pictures_together_and_refuses_none():
         metrics.bootstrap(values[:0])
 
 
+def test_the_interval_of_accuracies_is_that_of_the_bootstrap_of_hits():
+    truth = places(*[(0, 0)] * 40)
+    guess = places(*[(0, 0.05), (0, 3)] * 20)  # 5.6 and 333.6 km away: half within 25 km, all within 750 km
+    interval = metrics.interval(guess, truth)
+    assert list(interval) == list(pixels.THRESHOLDS_KM) and interval[1] == [0, 0] and interval[750] == [100, 100]
+    low, high = interval[25]
+    assert 30 < low < 50 < high < 70
+    wide = metrics.interval(guess, truth, ["a", "b"] * 20)  # two photographers, of whom one is always right
+    assert wide[25] == [0, 100]
+    each = guess[:, None].repeat(1, len(pixels.THRESHOLDS_KM), 1)
+    assert metrics.interval(each, truth) == interval
+
+
 def test_columns_on_request_by_hand():
     truth = places((0, 0), (0, 0), (0, 0), (0, 0))
     guess = places((0, 0.05), (0, 0.5), (0, 8), (0, 20))  # 5.6, 55.6, 889.6 and 2,223.9 km away

@@ -25,13 +25,13 @@ FORMAT_3 = Path(__file__).parents[1] / "data" / "format_3"  # a run of 40 steps,
 def test_a_loaded_model_is_the_saved_one(make, tmp_path):
     model, embeddings = make(), torch.randn(3, 5)
     torch.nn.init.normal_(model.network.head.weight)
-    model.save(tmp_path / "run")
-    again = LocDiffusion.load(tmp_path / "run", "cpu")
+    model.save_pretrained(tmp_path / "run")
+    again = LocDiffusion.from_pretrained(tmp_path / "run", "cpu")
     assert again.config == model.config
     assert torch.equal(again.posterior(embeddings).pixel_probs, model.posterior(embeddings).pixel_probs)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     record = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert record.pop("format_version") == 5 and checkpoint.config_from_record(record) == model.config
+    assert record.pop("format_version") == 6 and checkpoint.config_from_record(record) == model.config
 
 
 def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkeypatch):
@@ -39,18 +39,18 @@ def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkey
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     model = tiny()
     downloaded = tmp_path / "hub" / "models--me--my-model"
-    model.save(downloaded / "snapshots" / "0123abcd")
+    model.save_pretrained(downloaded / "snapshots" / "0123abcd")
     (downloaded / "refs").mkdir()
     (downloaded / "refs" / "main").write_text("0123abcd")
-    loaded = LocDiffusion.load("me/my-model", "cpu", local_files_only=True)
+    loaded = LocDiffusion.from_pretrained("me/my-model", "cpu", local_files_only=True)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(InputError, match=r"me/other is neither a folder nor a model that can be had.*give the folder"):
-        LocDiffusion.load("me/other", "cpu", local_files_only=True)
+        LocDiffusion.from_pretrained("me/other", "cpu", local_files_only=True)
     monkeypatch.chdir(tmp_path)  # a folder `hub` exists: a name in it is a path, and nothing is asked of the network
     for absent in ("hub/other", "absent", tmp_path / "absent", "./hub/other"):
         with pytest.raises(InputError, match=r"config.json is missing"):
-            LocDiffusion.load(absent, "cpu")
+            LocDiffusion.from_pretrained(absent, "cpu")
 
 
 def damage(folder, what):
@@ -98,19 +98,19 @@ def damage(folder, what):
     ],
 )  # fmt: skip
 def test_a_damaged_model_folder_is_refused_by_name(tmp_path, what, message):
-    tiny().save(tmp_path)
+    tiny().save_pretrained(tmp_path)
     damage(tmp_path, what)
     with pytest.raises(InputError, match=message) as error:
-        LocDiffusion.load(tmp_path)
+        LocDiffusion.from_pretrained(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
 def test_a_checkpoint_of_other_cells_is_refused(tmp_path):
-    zoomed(range(10)).save(tmp_path / "a")
-    zoomed(range(11)).save(tmp_path / "b")
+    zoomed(range(10)).save_pretrained(tmp_path / "a")
+    zoomed(range(11)).save_pretrained(tmp_path / "b")
     (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
     with pytest.raises(InputError, match=r"does not fit its config\.json"):
-        LocDiffusion.load(tmp_path / "b", "cpu")
+        LocDiffusion.from_pretrained(tmp_path / "b", "cpu")
 
 
 def spoil(folder, change):
@@ -139,28 +139,28 @@ def spoil(folder, change):
     ],
 )
 def test_weights_that_are_none_are_refused_by_name(tmp_path, change, message):
-    zoomed(range(10)).save(tmp_path)
-    LocDiffusion.load(tmp_path, "cpu")
+    zoomed(range(10)).save_pretrained(tmp_path)
+    LocDiffusion.from_pretrained(tmp_path, "cpu")
     spoil(tmp_path, change)
     with pytest.raises(InputError, match=rf"model\.safetensors .*{message}"):
-        LocDiffusion.load(tmp_path, "cpu")
+        LocDiffusion.from_pretrained(tmp_path, "cpu")
 
 
 def test_a_configuration_of_a_model_that_fits_no_memory_is_refused(tmp_path):
     """Of one array of 2 TB: it cannot be had, or else, where memory is promised before it is there, does not fit."""
     model = zoomed()
-    model.save(tmp_path)
+    model.save_pretrained(tmp_path)
     record = json.loads((tmp_path / "config.json").read_text())
     record["refinement"] |= {"zoom_rank": 65_536, "zoom_l_max": 95}
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"config\.json (describes a model that cannot be made|.*should be)"):
-        LocDiffusion.load(tmp_path, "cpu")
+        LocDiffusion.from_pretrained(tmp_path, "cpu")
 
 
 def test_a_file_is_no_model_folder(tmp_path):
-    tiny().save(tmp_path)
+    tiny().save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"config.json is a file: give the folder of a training run"):
-        LocDiffusion.load(tmp_path / "config.json", "cpu")
+        LocDiffusion.from_pretrained(tmp_path / "config.json", "cpu")
 
 
 def expected():
@@ -168,7 +168,7 @@ def expected():
 
 
 def test_a_folder_of_format_3_gives_the_answers_that_it_gave():
-    model, wanted = LocDiffusion.load(FORMAT_3, "cpu"), expected()
+    model, wanted = LocDiffusion.from_pretrained(FORMAT_3, "cpu"), expected()
     assert model.config.refinement.cells == (25, 35) and model.config.diffusion.p_pure_noise == 0.8
     truth = torch.tensor(wanted["truth"], dtype=torch.float64)
     posterior = model.posterior(torch.tensor(wanted["embeddings"]))
@@ -190,18 +190,18 @@ def test_a_folder_of_format_3_gives_the_answers_that_it_gave():
 def test_the_broad_part_is_kept_and_a_model_from_before_it_has_none(tmp_path):
     model = tiny()
     model.objective.broad.copy_(torch.tensor([0.25, 0.5]))
-    model.save(tmp_path)
-    assert LocDiffusion.load(tmp_path, "cpu").objective.broad.tolist() == [0.25, 0.5]
+    model.save_pretrained(tmp_path)
+    assert LocDiffusion.from_pretrained(tmp_path, "cpu").objective.broad.tolist() == [0.25, 0.5]
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["objective.broad"]
     save_file(tensors, tmp_path / "model.safetensors")
-    assert LocDiffusion.load(tmp_path, "cpu").objective.broad.tolist() == [0.0, 1.0]
+    assert LocDiffusion.from_pretrained(tmp_path, "cpu").objective.broad.tolist() == [0.0, 1.0]
 
 
 def test_a_folder_of_format_3_is_written_as_format_6(tmp_path):
-    model = LocDiffusion.load(FORMAT_3, "cpu")
-    model.save(tmp_path)
-    again = LocDiffusion.load(tmp_path, "cpu")
+    model = LocDiffusion.from_pretrained(FORMAT_3, "cpu")
+    model.save_pretrained(tmp_path)
+    again = LocDiffusion.from_pretrained(tmp_path, "cpu")
     assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 6
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     for name, value in again.state_dict().items():

@@ -34,8 +34,8 @@ def test_two_places_in_one_pixel_are_learnt_apart(tmp_path):
     model, asked = trainer.averaged_model(), torch.eye(2, 4)
     modes = model.posterior(asked).modes()[0][:, 0]
     assert (great_circle_km(modes, here) < 8).all(), great_circle_km(modes, here)
-    model.save(tmp_path)
-    assert torch.equal(LocDiffusion.load(tmp_path, "cpu").posterior(asked).modes()[0][:, 0], modes)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(LocDiffusion.from_pretrained(tmp_path, "cpu").posterior(asked).modes()[0][:, 0], modes)
 
 
 def test_training_ends_with_the_levels_that_were_asked_for(tmp_path, capsys, monkeypatch):
@@ -49,9 +49,9 @@ def test_training_ends_with_the_levels_that_were_asked_for(tmp_path, capsys, mon
     model = trainer.finished_model(progress=False)
     assert len(model.refinements) == len(model.config.refinement.cells) == 3
     assert "no level 4" in capsys.readouterr().err
-    model.save(tmp_path)
+    model.save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="4 of 5 levels are there"):
-        again = LocDiffusion.load(tmp_path, "cpu")
+        again = LocDiffusion.from_pretrained(tmp_path, "cpu")
     embeddings, lat_lon = plane_data(40, seed=2).batch(np.arange(40))
     error = {}
     for name, one in (("all", again), ("two", trainer.averaged_model())):

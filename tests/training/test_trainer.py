@@ -138,7 +138,7 @@ class Line(nn.Module):
     def finalize(self, data, validation, progress):
         self.asked.append(("finalize", len(data)))
 
-    def save(self, folder):
+    def save_pretrained(self, folder):
         save_file(self.state_dict(), folder / "model.safetensors")
 
 

@@ -17,7 +17,7 @@ def world(geoclip, cache, monkeypatch):
 
 def test_the_command_makes_data_to_train_and_evaluate_on(tmp_path, capsys, monkeypatch):
     """Without noise GeoCLIP finds every place that is in its gallery; the model's own rows stand beside it."""
-    monkeypatch.setattr(report.sheets, "draw_predictions", lambda *_: None)  # which takes seconds
+    monkeypatch.setattr(report.sheets, "draw_predictions", lambda *_, **__: None)  # which takes seconds
     data = tmp_path / "deep" / "data"
     options = ["--train-places", "40", "--test-places", "9", "--draws", "2", "--noise", "0"]
     assert simulation.main([str(data), *options]) == data

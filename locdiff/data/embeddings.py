@@ -21,12 +21,8 @@ from locdiff.errors import InputError
 from locdiff.files import canonical_encoder, read_json
 
 ROWS = 2000  # read at a time
-ABOUT = (
-    "activation",
-    "preprocessing",
-    "image_size",
-    "weights",
-)  # of an encoder, besides its name: what changes embeddings
+# of an encoder, besides its name: what changes embeddings
+ABOUT = ("activation", "preprocessing", "image_size", "weights")
 
 
 @dataclass

@@ -1,10 +1,9 @@
-"""The prior of a model, and how much it trusts its network: natural parameters e = tau g f(picture) + kappa e_prior.
+"""The prior of a model, and how much it trusts its network: natural parameters e = tau f(picture) + kappa e_prior.
 
-The prior is the density of the training locations, in the same family q_e. A network f and its gain g are trained with
-tau = kappa = 1: they learn what a picture adds to the prior. Afterwards tau and kappa are fitted to pictures that
-training has not seen. For natural parameters the log likelihood is a concave function of these two numbers. Embeddings
-that carry nothing lead to tau = 0, the prior; a network that is too sure leads to tau < 1, one that is not sure enough
-to tau > 1.
+The prior is the density of the training locations, in the same family q_e. A network f is trained with tau = kappa = 1:
+it learns what a picture adds to the prior. Afterwards tau and kappa are fitted to pictures that training has not seen.
+For natural parameters the log likelihood is a concave function of these two numbers. Embeddings that carry nothing
+lead to tau = 0, the prior; a network that is too sure leads to tau < 1, one that is not sure enough to tau > 1.
 """
 
 import math
@@ -23,7 +22,6 @@ ITERATIONS = 40
 FACTORS = tuple(10 ** (k / 24) for k in range(-24, 13))  # of natural parameters, among which the two parts are sought
 EVERY = 3  # log Z is computed for each third factor and interpolated
 EM_STEPS, WORTH = 50, 5.0  # of their share; nats that the broad part must gain over all pictures
-GAIN_RATE = 20  # how many times as fast as a weight the logarithm of the gain is learnt
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
 
 
@@ -121,25 +119,18 @@ def _minimize(loss, x):
 
 
 class Calibration(nn.Module):
-    """The natural parameters tau g f + kappa e_prior of level 0; `scale` is (tau, kappa).
-
-    The gain g is the exponential of the sum of `log_gain`. Adam moves every number by about the learning rate, so a sum
-    of GAIN_RATE numbers learns that many times as fast. Weights alone are slow to raise the amplitude of f, and the
-    density of a confident network would stay too wide.
-    """
+    """The natural parameters tau f + kappa e_prior of level 0; `scale` is (tau, kappa)."""
 
     prior: Tensor
     scale: Tensor
 
     def __init__(self, dimensions: int):
         super().__init__()
-        self.log_gain = nn.Parameter(torch.zeros(GAIN_RATE))
         self.register_buffer("prior", torch.zeros(dimensions))
         self.register_buffer("scale", torch.ones(2))
 
     def forward(self, output: Tensor) -> Tensor:
-        gain = self.scale[0] * self.log_gain.sum().exp()
-        return gain.to(output) * output + self.scale[1].to(output) * self.prior.to(output)
+        return self.scale[0].to(output) * output + self.scale[1].to(output) * self.prior.to(output)
 
     def fit(self, natural_params: Tensor, coeffs: Tensor, transform: HealpixTransform, most=math.inf) -> Tensor:
         """Fit `scale`, which is still (1, 1), to the natural parameters (n, D) of pictures that training has not seen,

@@ -1,7 +1,7 @@
-"""Models on disk: config.json and model.safetensors in a folder. Folders of formats 3 to 5 are read too.
+"""Models on disk: config.json and model.safetensors in a folder. Folders of formats 3 and 4 are read too.
 
 Nothing is unpickled. Format 4 (0.2) nests the configuration in groups and gives parameters their names of today.
-Format 5 adds the prior and the calibration, format 6 the gain.
+Format 5 adds the prior and the calibration.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from locdiff.model.card import model_card
 from locdiff.model.config import ModelConfig
 from locdiff.model.hub import find_model, upload
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 5
 RENAMED = {"shift": "snr_shift", "pure_noise": "p_pure_noise", "zoom_cells": "cells", "solver": "sampler"}  # 3 to 4
 RENAMED_TENSORS = (  # the same, of parameters and buffers
     (r"\bnetwork\.see\.", "network.whiten."),
@@ -147,7 +147,7 @@ def read_config(folder: Path | str) -> ModelConfig:
         raise InputError(f"{path} is missing: give the folder of a training run") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model configuration ({error!r})") from None
-    if type(version) is not int or version not in range(3, FORMAT_VERSION + 1):
+    if type(version) is not int or version not in (3, 4, FORMAT_VERSION):
         raise InputError(f"{path} has format version {version}, this program reads versions 3 to {FORMAT_VERSION}")
     try:
         return config_from_record(values)
@@ -165,7 +165,7 @@ def config_from_record(record: dict) -> ModelConfig:
 
 
 def calibration_of(model) -> dict[str, Tensor]:
-    """Return the calibration and the gain of a new model, which models before format 6 or 5 take over."""
+    """Return the buffers of a new model's calibration: those of models before format 5, which were not calibrated."""
     own = r"^calibration\.|^objective\.broad$|^refinements\.\d+\.(scale|prior|mean|spread)$"
     return {name: value for name, value in model.state_dict().items() if re.search(own, name)}
 

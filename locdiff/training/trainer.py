@@ -13,7 +13,7 @@ from torch import distributed, nn
 from locdiff.data.embeddings import Embeddings
 from locdiff.errors import InputError
 from locdiff.files import atomic_path
-from locdiff.model.checkpoint import FORMAT_VERSION
+from locdiff.model.checkpoint import rename_tensor
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.seeding import derive_seed
 from locdiff.training.batches import BatchReader
@@ -156,8 +156,7 @@ class Trainer:
             tensors, extra = tensors | self.validation.tensors(), self.validation.metadata()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
         metadata = (
-            {"step": repr(self.step), "steps": repr(self.steps), "ended": repr(self.has_ended)}
-            | {"format": repr(FORMAT_VERSION)}
+            {"step": repr(self.step), "ended": repr(self.has_ended), "has_prior": "True"}
             | {name: repr(value) for name, value in vars(self.guard).items()}
             | extra
         )
@@ -179,11 +178,10 @@ class Trainer:
             raise InputError(f"cannot continue from {path}: {error!r}") from None
 
     def _restore(self, file, metadata):
-        if metadata.get("format") != repr(FORMAT_VERSION):
-            raise ValueError("it is of another version of the program; its model can be used, but training starts anew")
+        stored = {rename_tensor(name): name for name in file.keys()}
 
         def get(name, like):
-            tensor = file.get_tensor(name)
+            tensor = file.get_tensor(stored[name])
             if tensor.shape != like.shape:
                 raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(like.shape)}")
             return tensor.to(self.device)
@@ -192,11 +190,15 @@ class Trainer:
             parameter.data.copy_(get(f"weight.{name}", parameter))
             self.average[name].copy_(get(f"average.{name}", parameter))
             adam = {key: get(f"adam.{key}.{name}", parameter) for key in ("exp_avg", "exp_avg_sq")}
-            adam["step"] = file.get_tensor(f"adam.step.{name}").to(self.device)
+            adam["step"] = file.get_tensor(stored[f"adam.step.{name}"]).to(self.device)
             self.optimizer.state[parameter] = adam
         if self.validation:
             names = [name for name, _ in self.model.named_parameters()]
             self.validation.restore({name: get(f"best.{name}", self.average[name]) for name in names}, metadata)
+        if "has_prior" not in metadata:  # a run of format 3 or 4
+            for name, buffer in self.model.named_buffers():
+                if name.endswith(".prior"):
+                    buffer.zero_()
         self.step = int(metadata["step"])
         self.guard = SpikeGuard(float(metadata["usual_norm"]), int(metadata["skipped"]), int(metadata["in_a_row"]))
 

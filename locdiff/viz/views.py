@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km, to_unit_vector
 
 COEFFICIENTS = (1.340264, -0.081106, 0.000893, 0.003796)  # of theta, theta^3, theta^7, theta^9: Savric et al. 2018
 NEWTON_STEPS = 6
@@ -19,9 +20,8 @@ SIDE_POINTS = 20
 
 
 def unit_vectors(lat_lon: np.ndarray) -> np.ndarray:
-    """Return the unit vectors (..., 3) of locations (..., 2)."""
-    lat, lon = np.moveaxis(np.radians(lat_lon), -1, 0)
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    """Return the unit vectors (..., 3) of locations (..., 2), float64."""
+    return to_unit_vector(torch.tensor(lat_lon, dtype=torch.float64)).numpy()
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,6 @@ def scale_bar(view: CloseUp) -> tuple[int, np.ndarray]:
     km = max(k * 10**power for power in range(5) for k in (1, 2, 5) if k * 10**power <= most)
     ends = view.half * np.array([(-0.92, -0.9), (-0.92, -0.9)]) + [(0, 0), (km, 0)]
     for _ in range(3):
-        a, b = unit_vectors(view.inverse(ends))
-        found = EARTH_RADIUS_KM * 2 * np.arcsin(np.linalg.norm(a - b) / 2)
+        found = great_circle_km(*torch.from_numpy(view.inverse(ends))).item()
         ends[1, 0] = ends[0, 0] + (ends[1, 0] - ends[0, 0]) * km / found
     return km, ends

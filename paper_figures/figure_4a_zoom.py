@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import comparison
+import data_sets as sets
 import numpy as np
 import report
 import torch
@@ -79,14 +79,14 @@ class LowPass(LocDiffusion):
 
 
 def data_sets(context):
-    """Return the data sets as comparison.Data."""
+    """Return the data sets as sets.Data."""
     scale = SCALES[context.scale]
     if context.data:
-        return [comparison.own(context, scale)]
+        return [sets.own(context, scale)]
     plain = BlueMarble(*scale.views, rotation=0.0, scale=1.0, color=0.0)
     views = {"without jitter": plain, "with mild jitter": BlueMarble(*scale.views)}
-    views = [comparison.Data(f"Blue Marble {how}", blue_marble(v), scale) for how, v in views.items()]
-    return [*views, comparison.simulated(context, scale)]
+    views = [sets.Data(f"Blue Marble {how}", blue_marble(v), scale) for how, v in views.items()]
+    return [*views, sets.simulated(context, scale)]
 
 
 def methods(scale):

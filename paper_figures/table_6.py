@@ -7,7 +7,9 @@ import numpy as np
 import report
 import torch
 from artefact import Claim
-from comparison import SAMPLES, Experiment, pictures, within
+from comparison import within
+from data_sets import Experiment, pictures
+from measures import SAMPLES
 from methods.baseline import train_baseline
 from methods.encoding_diffusion import EncodingDiffusion
 from methods.location_encoders import ENCODERS

@@ -4,7 +4,7 @@ import numpy as np
 import report
 import table_8
 from artefact import Claim
-from comparison import Experiment, pictures
+from data_sets import Experiment, pictures
 from table_8 import CENTER, MODE, PAPERS, SMOKE
 
 TITLE = "bottleneck width and depth of the CS-UNet"

@@ -27,7 +27,7 @@ CENTER = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 MODE = "LocDiffusion, one pass, most probable mode"
 EACH = "LocDiffusion, one pass, best place for each column"
 RECIPE = f"LocDiffusion by the paper's recipe, geographic centre of {SAMPLES}"
-REFINED = "LocDiffusion with two refinement levels, best place for each column"
+REFINED = "LocDiffusion with refinement levels, best place for each column"
 CHUNK = 64  # pictures at a time, of which the time is taken
 PAPERS = {  # the paper's recipe, but for its l_max of 47, its learning rate and its number of steps
     name: PRESETS["paper"][name]
@@ -198,8 +198,8 @@ def recipe(context, data):
 
 
 def refined(context, data):
-    """Return what LocDiffusion with two refinement levels predicts."""
-    model, cost = locdiffusion_model(context, data, levels=3)
+    """Return what LocDiffusion with refinement levels predicts."""
+    model, cost = locdiffusion_model(context, data, levels=data.scale.levels)
     return context.piece("refined", data.key, lambda: of_model(model, data)) | cost
 
 

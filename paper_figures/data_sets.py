@@ -52,6 +52,7 @@ class Scale:
     rates: tuple = (1e-3,)
     search: int = 0
     papers_steps: int = 10  # sampling steps of the paper's recipe
+    levels: int = 3  # of LocDiffusion with refinement
 
 
 SMOKE = {key: value for key, value in PRESETS["smoke"].items() if key not in ("train_views", "test_views")}
@@ -59,7 +60,7 @@ SCALES = {
     "smoke": Scale(
         20, 40, SMOKE | {"sample_steps": 1, "validation": 0.1}, BlueMarble(400, 40, **STRONG),
         Simulation(train_places=400, test_places=40, draws=1), 2_000, (4_000, 2_000, 1_000, 200),
-        rates=(1e-3, 3e-3), search=5, papers_steps=2,
+        rates=(1e-3, 3e-3), search=5, papers_steps=2, levels=2,
     ),
     "cpu": Scale(300, 1_000, {}, BlueMarble(**STRONG), Simulation()),
     "full": Scale(
@@ -193,17 +194,17 @@ def photographs(context):
 
 
 def author_folds(data: Embeddings, folder):
-    """Return FOLDS pairs of the Embeddings to train and to test on: the authors, in random order, are cut into parts of
-    about as many pictures."""
+    """Return FOLDS pairs of the Embeddings to train and to test on. One author after another, the one with the most
+    pictures first, goes to the part with the fewest."""
     if data.photographers is None:
         raise InputError(f"{folder}/locations.csv does not name the author of every picture: add a column author")
     names, author = np.unique(data.photographers, return_inverse=True)
     if len(names) < FOLDS:
         raise InputError(f"{folder} has pictures of {len(names)} authors; {FOLDS} folds need at least {FOLDS}")
-    order = np.random.default_rng(0).permutation(len(names))
-    before = np.cumsum(np.bincount(author)[order]) - np.bincount(author)[order]  # pictures of the authors before each
-    fold_of = np.empty(len(names), dtype=int)
-    fold_of[order] = before * FOLDS // len(author)
+    count, size, fold_of = np.bincount(author), np.zeros(FOLDS), np.empty(len(names), dtype=int)
+    for one in np.argsort(-count, kind="stable"):
+        fold_of[one] = size.argmin()
+        size[fold_of[one]] += count[one]
     fold = fold_of[author]
     return [(data.subset(np.flatnonzero(fold != k)), data.subset(np.flatnonzero(fold == k))) for k in range(FOLDS)]
 

@@ -11,7 +11,7 @@ from methods.densities import NSIDE, PixelDensities
 from methods.density_baseline import DensityBaseline
 
 LARGEST_NSIDE = 4096  # of the cells: 1.6 km
-FINE_NSIDE = 256  # of the points that tell which pixels a cell covers
+FINE_NSIDE = 128  # of the points that tell which pixels a cell covers
 
 
 class Partition:

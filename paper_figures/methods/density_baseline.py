@@ -48,13 +48,10 @@ class DensityBaseline(Baseline):
         super().__init__(config)
         self.sharpness, self.share = 1.0, SHARES[0]
 
-    def prepare(self, data):
-        super().prepare(data)
-        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.network.l_max)
-
     @torch.no_grad()
     def finalize(self, data, validation=None, progress=True):
-        """Choose the sharpness and the share of the prior by the `validation` pictures, if there are any."""
+        """Find the prior, and choose its share and the sharpness by the `validation` pictures, if there are any."""
+        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.network.l_max)
         if validation is None:
             return
         embeddings, truth = validation.batch(range(len(validation)))

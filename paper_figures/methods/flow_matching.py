@@ -3,10 +3,11 @@
 import math
 
 import torch
-from torch.autograd import forward_ad
+from torch import nn
 from torch.nn.functional import normalize
 
 from locdiff.model.cs_unet import sinusoidal_embedding
+from locdiff.model.whitening import Whitening
 from locdiff.seeding import PictureNoise
 from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
 from methods.baseline import trunk
@@ -31,12 +32,14 @@ class FlowMatching(DensityBaseline):
 
     def __init__(self, config):
         super().__init__(config)
-        self.network = trunk(config, 3, extra=3 + config.network.time_dim)
+        network = trunk(config, 3, extra=3 + config.network.time_dim)
+        whitens = isinstance(network[0], Whitening)
+        self.whiten, self.network = (network[0], network[1:]) if whitens else (nn.Identity(), network)
 
-    def forward(self, x, t, embeddings):
-        """Return tangent velocities: x (..., 3) unit vectors, t (...), embeddings (..., embed_dim) -> (..., 3)."""
+    def forward(self, x, t, whitened):
+        """Return tangent velocities (..., 3) at unit vectors x (..., 3) and times t (...) for `whitened` embeddings."""
         time = sinusoidal_embedding(TIMES * t, self.config.network.time_dim).to(x.dtype)
-        inputs = [part.expand(*x.shape[:-1], -1) for part in (x, time, embeddings)]
+        inputs = [part.expand(*x.shape[:-1], -1) for part in (whitened, x, time)]
         velocity = self.network(torch.cat(inputs, dim=-1))
         return velocity - (velocity * x).sum(dim=-1, keepdim=True) * x
 
@@ -46,7 +49,7 @@ class FlowMatching(DensityBaseline):
         x_0 = normalize(torch.randn_like(x_1), dim=-1)
         t = torch.rand(len(x_1), dtype=x_1.dtype, device=x_1.device)
         x_t, velocity = (part.to(embeddings) for part in geodesic(x_0, x_1, t[:, None]))
-        return (self(x_t, t.to(embeddings), embeddings) - velocity).square().sum(dim=-1)
+        return (self(x_t, t.to(embeddings), self.whiten(embeddings)) - velocity).square().sum(dim=-1)
 
     def densities(self, embeddings, sharpness):
         return FlowDensities(self, embeddings)
@@ -78,7 +81,7 @@ class FlowDensities(Densities):
     ranked = 16  # each costs as much as the true location
 
     def __init__(self, model, embeddings):
-        self.model, self.embeddings = model, embeddings
+        self.model, self.embeddings = model, model.whiten(embeddings)
 
     def __len__(self):
         return len(self.embeddings)
@@ -125,9 +128,10 @@ class FlowDensities(Densities):
 def divergence(field, x):
     """Return a tangent vector field at unit vectors x (..., 3), and its divergence on the sphere (...)."""
     total = x.new_zeros(x.shape[:-1])
-    for tangent in tangents(x):
-        with forward_ad.dual_level():
-            value, change = forward_ad.unpack_dual(field(forward_ad.make_dual(x, tangent)))
-        if change is not None:  # as it is of a constant field
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = field(x)
+        for tangent in tangents(x.detach()):
+            (change,) = torch.autograd.grad((value * tangent).sum(), x, retain_graph=True)
             total = total + (change * tangent).sum(dim=-1)
-    return value, total
+    return value.detach(), total

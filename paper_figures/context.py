@@ -27,6 +27,7 @@ class Context:
     im2gps3k: str  # im2gps3k_places365.csv, or empty
     pieces: Path
     photos: str = ""  # an embeddings folder of photographs with authors
+    sets: tuple = ()  # of Table 1; without any, all
     used: list = dataclasses.field(default_factory=list)  # of the pieces asked for: the seconds and versions of each
 
     def path(self, name, key):

@@ -209,15 +209,31 @@ def author_folds(data: Embeddings, folder):
     return [(data.subset(np.flatnonzero(fold != k)), data.subset(np.flatnonzero(fold == k))) for k in range(FOLDS)]
 
 
+SETS = {  # of Table 1: what makes the folds of each
+    "names": lambda context: [named(context)],
+    "photographs": photographs,
+    "views": lambda context: [jittered_views(context)],
+    "simulation": lambda context: [simulated(context)],
+}
+
+
 def data_sets(context):
-    """Return the data sets of Table 1, each a list of its folds: the embedded ones and the user's photographs, or the
-    user's data alone."""
+    """Yield the data sets of Table 1, each a list of its folds: the user's data alone or, of SETS, those that the
+    context names; without any named, those there are at its scale."""
     if context.data:
-        return [[own(context)]]
-    found = [[named(context)]] if SCALES[context.scale].names else []
-    if context.photos:
-        found.append(photographs(context))
-    return [*found, [jittered_views(context)], [simulated(context)]]
+        yield [own(context)]
+        return
+    there = [name for name in SETS if has(name, context)]
+    for name in context.sets or there:
+        if name not in there:
+            needs = "--photos FOLDER" if name == "photographs" else "--scale full"
+            raise InputError(f"the data set {name} needs {needs}")
+        yield SETS[name](context)
+
+
+def has(name, context):
+    """Return whether a data set of SETS can be made."""
+    return {"names": bool(SCALES[context.scale].names), "photographs": bool(context.photos)}.get(name, True)
 
 
 def truth_and_groups(folds):

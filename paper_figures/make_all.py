@@ -24,7 +24,7 @@ import artefact
 import markdown
 import numpy as np
 from context import Context, savez
-from data_sets import SCALES
+from data_sets import SCALES, SETS
 
 from locdiff import files, options
 
@@ -42,6 +42,7 @@ OPTIONS = {
                "data sets"},
     "--photos": {"default": "", "metavar": "FOLDER", "help": "embeddings folder of photographs with "
                  "authors, for Table 1"},
+    "--sets": {"nargs": "+", "choices": SETS, "default": (), "help": f"of Table 1: {', '.join(SETS)} (default: all)"},
     "--im2gps3k": {"default": os.environ.get("LOCDIFF_IM2GPS3K", ""), "metavar": "FILE", "help": "im2gps3k_places365"
                    ".csv, for Table 4 and the simulation (default $LOCDIFF_IM2GPS3K)"},
     "--redraw": {"action": "store_true", "help": "compute nothing, draw what is in the output folder"},
@@ -181,7 +182,9 @@ def main(argv=None):
         for name, module in ARTEFACTS.items():
             print(f"{name:<18}{'computed' if (out / f'{name}.npz').exists() else '-':<9} {module.TITLE}")
         return
-    context = Context(arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces", arguments.photos)
+    context = Context(
+        arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces", arguments.photos, tuple(arguments.sets)
+    )
     names = choose(arguments, parser, context)
     for name in names:
         print(f"{name}: ", end="", flush=True)

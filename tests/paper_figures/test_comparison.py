@@ -79,12 +79,12 @@ def test_an_interrupted_comparison_goes_on_from_its_pieces(compared, monkeypatch
 def test_the_users_embeddings_take_the_place_of_the_embedded_data(compared, tmp_path):
     folder = blue_marble(data_sets.SCALES["smoke"].blue_marble, False)
     context = smoke_context(tmp_path, str(folder))
-    ((data,),) = data_sets.data_sets(context)
+    [[data]] = data_sets.data_sets(context)
     assert data.title == f"Pictures of {folder.name}" and "searches the 400 training pictures" in data.about()
     with pytest.raises(InputError, match="ViT-L-14/openai"):
         table_2.compute(context)
     with pytest.raises(InputError, match="no folder"):
-        data_sets.data_sets(smoke_context(tmp_path, str(tmp_path / "none")))
+        list(data_sets.data_sets(smoke_context(tmp_path, str(tmp_path / "none"))))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_geoclips_gallery_is_searched_only_with_embeddings_that_it_takes(encoder
     embeddings, lat_lon = torch.randn(40, 768, generator=random), 80 * torch.rand(40, 2, generator=random)
     write_embeddings(tmp_path / "mine", embeddings, lat_lon, encoder)
     context = smoke_context(tmp_path, str(tmp_path / "mine"))
-    ((data,),) = data_sets.data_sets(context)
+    [[data]] = data_sets.data_sets(context)
     assert (data.places is not None) == taken
     assert ("the 36 training pictures by their embeddings" in data.about()) != taken
     if taken:

@@ -114,6 +114,17 @@ def tables(methods, groups, beside):
     )
 
 
+def blocks(result):
+    """Return for each data set what docs/results keeps: {name: (tables in Markdown, claims)}."""
+    found, beside = {}, {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
+    for i in range(sum(name.startswith("title_") for name in result)):
+        title, (methods, groups) = str(result[f"title_{i}"]), methods_of(result, i)
+        text = "\n\n".join([str(result[f"about_{i}"]), *tables(methods, groups, beside)])
+        own = claims(title.split(":")[0].split(",")[0], {name: one["hits"] for name, one in methods.items()})
+        found[f"table_1-{title.split()[0].lower()}"] = f"{text}\n\n{about_the_search(result[f'covered_{i}'])}", own
+    return found
+
+
 def about_the_search(covered):
     """Return how many of the pictures (n,) the restricted search covers, in a sentence or two."""
     return (

@@ -32,10 +32,11 @@ COLORS = ("#CC79A7", report.RED, "#E69F00", report.GREEN, report.BLUE)
 SCALES = {
     "smoke": Experiment(PRESETS["smoke"] | {"steps": 20, "sample_steps": 2}, 40, BlueMarble(400, 40)),
     "cpu": Experiment({"batch": 64, "steps": 200, "sample_steps": 2}, 500),
+    "full": Experiment({"steps": 800, "sample_steps": 2}, 1_000),
     "paper": Experiment({"batch": 512, "steps": 200_000, "sample_steps": 100}, 10**9, BlueMarble(1_000_000, 5_000)),
 }
-DEGREES = {"smoke": (5, 7), "cpu": (15, 23, 31, 47, 63), "paper": (15, 23, 31, 47, 63)}
-PLACES = {"smoke": 40, "cpu": 1000, "paper": 10_000}  # for the limit
+DEGREES = {"smoke": (5, 7), "cpu": (15, 23, 31, 47, 63), "full": (15, 23, 31, 47), "paper": (15, 23, 31, 47, 63)}
+PLACES = {"smoke": 40, "cpu": 1000, "full": 1000, "paper": 10_000}  # for the limit
 
 
 def compute(context):

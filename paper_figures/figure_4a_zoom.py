@@ -53,6 +53,7 @@ SCALES = {
         40, (400, 40), Simulation(train_places=400, test_places=40, draws=1), 2_000,
     ),
     "cpu": Scale({}, (150, 600), (15, 23, 31), 576, 1000, (200_000, 1000), Simulation()),
+    "full": Scale({}, (1_500,), (15, 23, 31), 576, 1000, (200_000, 1000), Simulation()),
     "paper": Scale(
         {"batch": 512}, (20_000, 200_000), (15, 23, 31, 47, 63), 2025, 10**9, (1_000_000, 5_000),
         Simulation(draws=50),

@@ -52,6 +52,7 @@ SMOKE = Experiment(PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, BlueMarble(4
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
+    "full": Experiment(SMALL | {"l_max": 23, "steps": 1_000}, 500, seeds=(0, 1, 2)),
     "paper": Experiment(PAPERS | {"l_max": 47}, 3_000, seeds=(0, 1, 2)),
 }
 

@@ -35,11 +35,11 @@ def test_what_was_computed_is_kept_and_shown(tmp_path):
     kept = publish.read_results(tmp_path / "results")
     assert kept["table_3"]["claims"][0]["holds"] is True and "The values of the paper" in kept["table_3"]["text"]
     document = tmp_path / "doc.md"
-    document.write_text("before\n<!-- results: table_3 -->\nold\n<!-- end of results -->\nafter <!-- results: x\n")
+    document.write_text("before\n<!-- results: table_3 -->\nstale\n<!-- end of results -->\nafter <!-- results: x\n")
     assert publish.write_documents([document], tmp_path / "results") == [document]
     text = document.read_text()
     assert text.startswith("before\n<!-- results: table_3 -->\n") and text.endswith("after <!-- results: x\n")
-    assert "old" not in text and "The values of the paper" in text and "Computed from" in text
+    assert "stale" not in text and "The values of the paper" in text and "Computed from" in text
     assert publish.write_documents([document], tmp_path / "results") == []
     document.write_text("<!-- results: claims -->\n<!-- end of results -->\n")
     publish.write_documents([document], tmp_path / "results")

@@ -64,8 +64,8 @@ SCALES = {
     ),
     "cpu": Scale(300, 1_000, {}, BlueMarble(**STRONG), Simulation()),
     "full": Scale(
-        2_000, 1_000, {}, BlueMarble(**STRONG), Simulation(), names=PlaceNames(),
-        rates=(3e-4, 1e-3, 3e-3), search=250, papers_steps=100,
+        1_000, 1_000, {}, BlueMarble(**STRONG), Simulation(), names=PlaceNames(),
+        rates=(3e-4, 1e-3, 3e-3), search=150, papers_steps=100,
     ),
     "paper": Scale(
         200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, BlueMarble(1_000_000, 5_000, **STRONG),

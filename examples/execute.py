@@ -3,9 +3,9 @@
 python examples/execute.py                  all of them
 python examples/execute.py sphere           one of them, by its name or its path
 
-Each notebook runs on a new kernel in an empty temporary folder, which is removed afterwards with all that it made. If a cell fails, the
-notebook stays as it was, and the command says which cell it is and ends with code 1. The packages nbclient, nbformat
-and ipykernel are needed: pip install -e ".[test]".
+Each notebook runs on a new kernel in an empty temporary folder, which is removed afterwards with all that it made. If a
+cell fails, the notebook stays as it was, and the command says which cell it is and ends with code 1. The packages
+nbclient, nbformat and ipykernel are needed: pip install -e ".[test]".
 """
 
 import argparse

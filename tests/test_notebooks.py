@@ -15,7 +15,7 @@ from examples import execute
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NAMES = ("quickstart", "sphere")
-SHORT = {"quickstart": "NAMES, HELD_OUT, STEPS = 4_000, 300, 60", "sphere": "PLACES = 100"}
+SHORT = {"quickstart": "NAMES, HELD_OUT, STEPS = 2_500, 200, 40", "sphere": "PLACES = 100"}
 MACHINE = re.compile(r"/(?:work|tmp|home|root|Users|var|usr|opt|mnt)/|[A-Z]:\\|site-packages|ipykernel_\d")
 LARGEST_KB = 700
 

@@ -105,6 +105,7 @@ def check_sphere(text, error):
     check_coverage(text, 1.5)
     [(moved, formula)] = numbers(r"becomes ([\d.]+) degrees; by the formula ([\d.]+)", text)
     assert moved == formula and 7.9 < moved < 8
+    assert numbers(r"there and back: off by at most ([\d.]+) mm", text)[0][0] < 1
     assert numbers(r"integral of the factor / 4 pi: ([\d.]+)", text)[0][0] == pytest.approx(1, abs=1e-3)
     plain, zoomed = (width for _, width in numbers(r"zoom (\d): width ([\d.]+) km", text))
     assert plain == pytest.approx(widths[23], abs=0.5) and zoomed == pytest.approx(plain / 8, rel=0.01)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from locdiff.errors import InputError
 from locdiff.seeding import PictureNoise
-from locdiff.sphere import decoder, pixels, shdd
+from locdiff.sphere import basins, decoder, pixels, shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.pixels import THRESHOLDS_KM
@@ -69,13 +69,13 @@ class LocationPosterior(ABC):
         if not (isinstance(k, int) and k >= 1):
             raise InputError(f"need a whole number of modes, at least 1, got {k}")
         if self._modes is None or self._modes[0] < k:
-            pixel, probability = pixels.modes(self.pixel_probs, k, self._basins)
+            pixel, probability = basins.modes(self.pixel_probs, k, self._basins)
             self._modes = k, self._exact_modes(pixel), probability
         return self._modes[1][:, :k].clone(), self._modes[2][:, :k].clone()
 
     @cached_property
     def _basins(self) -> Tensor:
-        return pixels.basins(self.pixel_probs)
+        return basins.basins(self.pixel_probs)
 
     @abstractmethod
     def _exact_modes(self, pixel: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a density over the Earth says: its regions, its modes, its log density, locations sampled from it.
+"""What a density over the Earth says: its regions, its radii, its log density, locations sampled from it.
 
 A density is held as `pixel_probs` (n, N), the probability of each of the N = 12 nside**2 HEALPix pixels in RING order.
 Their sum is one.
@@ -6,7 +6,6 @@ Their sum is one.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import healpy
 import numpy as np
@@ -89,7 +88,7 @@ def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[
     masks = pixel_probs.new_zeros(len(pixel_probs), len(shares), pixels, dtype=torch.bool)
     count = torch.empty(len(pixel_probs), len(shares), dtype=torch.long, device=pixel_probs.device)
     for row, mask, own in zip(pixel_probs, masks, count, strict=True):  # each has a number of large pixels of its own
-        large = _where(row >= (1 - max(shares)) / pixels)
+        large = where(row >= (1 - max(shares)) / pixels)
         falling, order = row[large].sort(descending=True, stable=True)
         reached = falling.cumsum(dim=-1)
         for j, share in enumerate(shares):
@@ -98,7 +97,7 @@ def regions(pixel_probs: Tensor, shares: Sequence[float] = (0.5, 0.9)) -> tuple[
     return masks, count * (4 * math.pi * EARTH_RADIUS_KM**2 / pixels)
 
 
-def _where(mask):
+def where(mask):
     """Return where a mask (N,) is true; NumPy finds it several times faster than torch."""
     return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.nonzero()[:, 0]
 
@@ -117,11 +116,11 @@ def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) 
 
     `probs` (n, N) are the probabilities of points, `points(i)` the unit vectors (3, N) of those of density i; float32
     places them to 1 m up to 10,000 km away, and to 5 km at the antipode. One pass over the points counts them by whole
-    kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE together, most of a sharp density, are left out.
+    kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE together are left out: most, of a sharp density.
     """
     mass = probs.new_zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1)
     for i, location in enumerate(to_unit_vector(check_lat_lon(lat_lon).double())):
-        some = _where(probs[i] > NEGLIGIBLE / probs.shape[-1])
+        some = where(probs[i] > NEGLIGIBLE / probs.shape[-1])
         xyz = points(i)
         away = xyz.index_select(1, some.to(xyz.device)).sub_(location.to(xyz)[:, None])
         half_chord = away.square_().sum(dim=0).sqrt_().mul_(0.5).clamp_(max=1)
@@ -133,44 +132,3 @@ def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) 
 def radius_holding(mass: Tensor, shares: Sequence[float]) -> Tensor:
     """Return the radii in whole km that hold these shares of what `mass_by_km` returns, (n, R): (n, S), float64."""
     return torch.stack([(mass < share * mass[:, -1:]).sum(dim=-1) for share in shares], dim=-1).double()
-
-
-def basins(pixel_probs: Tensor) -> Tensor:
-    """Return the pixel of the mode whose basin each pixel belongs to, (n, N) -> (n, N).
-
-    It is where the steepest ascent from pixel to neighboring pixel ends. Of equal pixels the later counts as higher.
-    """
-    neighbors = torch.from_numpy(_neighbors(healpy.npix2nside(pixel_probs.shape[-1]))).to(pixel_probs.device)
-    mode = torch.empty(pixel_probs.shape, dtype=torch.long, device=pixel_probs.device)
-    bits = pixel_probs.float().contiguous().view(torch.int32)  # ordered as the numbers are: none is negative
-    for row, uphill in zip(bits, mode, strict=True):  # one at a time stays in the processor's cache
-        rank = row.long() * 2**32 + neighbors[0]  # no two equal
-        highest = rank
-        for each in neighbors[1:]:
-            highest = torch.maximum(highest, rank.index_select(0, each))
-        highest %= 2**32
-        while not torch.equal(higher := highest.index_select(0, highest), highest):
-            highest = higher
-        uphill[:] = highest
-    return mode
-
-
-def modes(pixel_probs: Tensor, k: int, basin: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the pixels of the k most probable modes (n, k), and the probabilities of their basins (n, k).
-
-    `basin` is what `basins` returns, found if it is not given. Basins do not overlap: all their probabilities sum to
-    one. Where a density has fewer than k modes the rest are zero; where all have fewer, k is the largest number.
-    """
-    basin = basins(pixel_probs) if basin is None else basin
-    total = torch.zeros_like(pixel_probs).scatter_add(-1, basin, pixel_probs)
-    probability, pixel = total.topk(min(k, pixel_probs.shape[-1]), dim=-1)
-    found = max(1, int((probability > 0).sum(dim=-1).max())) if len(pixel_probs) else k
-    return pixel[:, :found], probability[:, :found]
-
-
-@lru_cache(maxsize=2)
-def _neighbors(nside):
-    """Return every pixel and its neighbors, (9, N): itself first, and again where HEALPix has only seven neighbors."""
-    pixels = np.arange(12 * nside**2)
-    neighbors = healpy.get_all_neighbours(nside, pixels)
-    return np.concatenate([pixels[None], np.where(neighbors < 0, pixels, neighbors)])

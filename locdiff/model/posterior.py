@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from locdiff.errors import InputError
+from locdiff.model.divided import best_caps, divided, undivided
 from locdiff.seeding import PictureNoise
-from locdiff.sphere import basins, decoder, pixels, shdd
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM
-from locdiff.sphere.healpix import HealpixTransform, healpix_transform
+from locdiff.sphere import basins, decoder, pixels, shdd, zoom
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector
+from locdiff.sphere.healpix import HealpixTransform
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
 Chain = Callable[[int, int, int], tuple[Tensor, Tensor | None]]  # (count, seed, first) -> locations and coefficients
@@ -116,13 +117,6 @@ class LocationPosterior(ABC):
         pixels.check_shares(shares)
         return pixels.regions(self.pixel_probs, shares)
 
-    @cached_property
-    def density_coeffs(self) -> Tensor:
-        """The coefficients (n, D') of the density, up to degree 2 nside: what `best_within` maximizes over."""
-        device = self.grid.k.device
-        transform = healpix_transform(2 * self.grid.nside, self.grid.nside, device=device)
-        return transform.analysis(self.pixel_probs.to(device)).cpu()
-
 
 class PixelPosterior(LocationPosterior):
     """The density of one level.
@@ -194,17 +188,36 @@ class PixelPosterior(LocationPosterior):
         return pixels.radius_holding(self._mass_by_km(lat_lon), shares)
 
     def best_within(self):
-        """See `LocationPosterior.best_within`. Within less than half a pixel, the most probable mode is the answer.
+        """See `LocationPosterior.best_within`. Within less than half a pixel, the most probable mode is the answer."""
+        mode, basin = (part[:, 0] for part in self.modes())
+        half = math.sqrt(math.pi / 3) / self.grid.nside * EARTH_RADIUS_KM / 2
+        small, large = ([k for k in THRESHOLDS_KM if (k <= half) == is_small] for is_small in (True, False))
+        if self.objective.is_natural:
+            around = torch.stack([disc_nodes(mode, k) for k in small], dim=1).flatten(1, 2)
+            chunks = list(divided(self.grid, self.coeffs, self.pixel_probs, self.objective.mixture, around))
+            density = torch.cat([mode.new_empty(0, around.shape[1]), *(chunk.density for chunk in chunks)])
+            means = density.unflatten(1, (len(small), -1)) @ DISC_WEIGHTS
+            found = {k: (mode, (cap_area(k) * mean).clamp(max=1)) for k, mean in zip(small, means.T, strict=True)}
+        else:
+            # of a round mode with the probability of its basin
+            chunks, rate = [undivided(self.pixel_probs)], self.log_prob(mode).exp() / basin
+            found = {k: (mode, -basin * torch.expm1(-rate * cap_area(k))) for k in small}
+        return found | best_caps(chunks, mode, large)
 
-        Its probability is then w (1 - exp(-area density / w)), where w is that of its basin: exact for a round mode.
-        """
-        nside, (mode, basin) = self.grid.nside, (part[:, 0] for part in self.modes())
-        small = [k for k in THRESHOLDS_KM if k <= math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM / 2]
-        rate, areas = self.log_prob(mode).exp() / basin, [cap_area(k) for k in small]
-        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM[len(small) :], nside, mode)
-        own = {k: (mode, -basin * torch.expm1(-rate * area)) for k, area in zip(small, areas, strict=True)}
-        others = zip(THRESHOLDS_KM[len(small) :], places.unbind(1), masses.unbind(1), strict=True)
-        return own | {k: (place, mass) for k, place, mass in others}
+
+DISC_WEIGHTS = torch.tensor([1 / 4] + [1 / 8] * 6, dtype=torch.float64)
+
+
+def disc_nodes(center: Tensor, km: float) -> Tensor:
+    """Return the locations (n, 7, 2) whose values, with DISC_WEIGHTS, give the mean over discs about centers (n, 2).
+
+    They are the center and a hexagon; the mean is exact for polynomials of degree 5.
+    """
+    angle = torch.arange(6, dtype=torch.float64) * (math.pi / 3)
+    tilt = torch.full_like(angle, math.sqrt(2 / 3) * km / EARTH_RADIUS_KM)
+    around = torch.stack([tilt.sin() * angle.cos(), tilt.sin() * angle.sin(), tilt.cos()], dim=-1)
+    nodes = torch.cat([torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64), around])
+    return from_unit_vector(nodes @ zoom.frame(center.double()))
 
 
 def cap_area(km: float) -> float:

@@ -17,14 +17,14 @@ def basins(pixel_probs: Tensor) -> Tensor:
     Pixels that hold less than NEGLIGIBLE together, most of a sharp density, are left alone: each is its own basin.
     """
     pixels = pixel_probs.shape[-1]
-    neighbors = torch.from_numpy(_neighbors(healpy.npix2nside(pixels))).to(pixel_probs.device)
+    around = neighbors(healpy.npix2nside(pixels)).to(pixel_probs.device)
     mode = torch.arange(pixels, device=pixel_probs.device).repeat(len(pixel_probs), 1)
     for row, uphill in zip(pixel_probs.float(), mode, strict=True):  # one at a time stays in the processor's cache
         some = where(row > NEGLIGIBLE / pixels)
         bits = row.contiguous().view(torch.int32)  # ordered as the numbers are: none is negative
-        rank = bits.long() * 2**32 + neighbors[0]  # no two equal
+        rank = bits.long() * 2**32 + around[0]  # no two equal
         highest = rank.index_select(0, some)
-        for each in neighbors[1:]:
+        for each in around[1:]:
             highest = torch.maximum(highest, rank.index_select(0, each.index_select(0, some)))
         uphill.index_copy_(0, some, highest := highest % 2**32)
         while not torch.equal(higher := uphill.index_select(0, highest), highest):
@@ -53,9 +53,9 @@ def modes(pixel_probs: Tensor, k: int, basin: Tensor | None = None) -> tuple[Ten
     return pixel[:, :found], probability[:, :found]
 
 
-@lru_cache(maxsize=2)
-def _neighbors(nside):
+@lru_cache(maxsize=4)
+def neighbors(nside: int) -> Tensor:
     """Return every pixel and its neighbors, (9, N): itself first, and again where HEALPix has only seven neighbors."""
     pixels = np.arange(12 * nside**2)
-    neighbors = healpy.get_all_neighbours(nside, pixels)
-    return np.concatenate([pixels[None], np.where(neighbors < 0, pixels, neighbors)])
+    found = healpy.get_all_neighbours(nside, pixels)
+    return torch.from_numpy(np.concatenate([pixels[None], np.where(found < 0, pixels, found)]))

@@ -116,7 +116,7 @@ def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) 
 
     `probs` (n, N) are the probabilities of points, `points(i)` the unit vectors (3, N) of those of density i; float32
     places them to 1 m up to 10,000 km away, and to 5 km at the antipode. One pass over the points counts them by whole
-    kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE together are left out: most, of a sharp density.
+    kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE together are left out, most of a sharp density.
     """
     mass = probs.new_zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1)
     for i, location in enumerate(to_unit_vector(check_lat_lon(lat_lon).double())):

@@ -102,12 +102,12 @@ def best_caps(chunks: Iterable[Divided], mode: Tensor, radii_km: Sequence[int]) 
     place, mass = mode[:, None].repeat(1, len(radii), 1), torch.zeros(len(mode), len(radii))
     pairs = (pair for chunk in chunks for pair in zip(chunk.whole, chunk.parts, strict=True))
     for i, (whole, parts) in enumerate(pairs):
-        around = caps.masses_around(whole, parts, centers[i], [*radii, *(3 * radius for radius in radii)])
-        tree, mass[i] = None, torch.tensor(around[: len(radii)])
-        for j, (radius, own, more) in enumerate(zip(radii, around, around[len(radii) :], strict=False)):
-            if not caps.is_best(own, more):
+        around, tree = caps.CapsAround(whole, parts, centers[i]), None
+        for j, radius in enumerate(radii):
+            mass[i, j] = own = around.mass(radius)
+            if not around.are_best(radius):
                 tree = tree or PixelTree(whole)
-                found, most = caps.best_cap(tree, parts, centers[i], own, radius)
-                if found is not centers[i]:
+                found, most = caps.best_cap(tree, parts, radius)
+                if own < caps.PREFERRED * most:
                     place[i, j], mass[i, j] = from_unit_vector(torch.from_numpy(found)), most
     return {k: (place[:, j], mass[:, j].clamp(0, 1)) for j, k in enumerate(radii_km)}

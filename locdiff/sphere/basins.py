@@ -14,21 +14,24 @@ def basins(pixel_probs: Tensor) -> Tensor:
     """Return the pixel of the mode whose basin each pixel belongs to, (n, N) -> (n, N).
 
     It is where the steepest ascent from pixel to neighboring pixel ends. Of equal pixels the later counts as higher.
-    Pixels that hold less than NEGLIGIBLE together, most of a sharp density, are left alone: each is its own basin.
+    Where few pixels hold all but NEGLIGIBLE, as of a sharp density, the others are left alone: each is its own basin.
     """
     pixels = pixel_probs.shape[-1]
     around = neighbors(healpy.npix2nside(pixels)).to(pixel_probs.device)
     mode = torch.arange(pixels, device=pixel_probs.device).repeat(len(pixel_probs), 1)
     for row, uphill in zip(pixel_probs.float(), mode, strict=True):  # one at a time stays in the processor's cache
-        some = where(row > NEGLIGIBLE / pixels)
         bits = row.contiguous().view(torch.int32)  # ordered as the numbers are: none is negative
         rank = bits.long() * 2**32 + around[0]  # no two equal
-        highest = rank.index_select(0, some)
-        for each in around[1:]:
-            highest = torch.maximum(highest, rank.index_select(0, each.index_select(0, some)))
-        uphill.index_copy_(0, some, highest := highest % 2**32)
-        while not torch.equal(higher := uphill.index_select(0, highest), highest):
-            uphill.index_copy_(0, some, highest := higher)
+        some = where(row > NEGLIGIBLE / pixels)
+        near = around[:, some] if 8 * len(some) < pixels else around
+        highest = rank.index_select(0, near[0])
+        for each in near[1:]:
+            highest = torch.maximum(highest, rank.index_select(0, each))
+        higher = highest.remainder_(2**32)
+        while True:
+            uphill.scatter_(0, near[0], highest := higher)
+            if torch.equal(higher := uphill.index_select(0, highest), highest):
+                break
     return mode
 
 

@@ -5,7 +5,6 @@ falls smoothly, so that the mass of a cap is a smooth function of its center.
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import healpy
@@ -15,7 +14,8 @@ from locdiff.sphere.pixels import NEGLIGIBLE
 from locdiff.sphere.points import PixelTree, Points, tree_pixels, width_of
 
 PREFERRED = 0.98  # the mode is taken where its cap holds this share of what the best cap holds
-STARTS, CLIMBS, STEPS = 4, 2, 8  # caps that are looked at, that are moved, and how often at most
+HILLS, STARTS, CLIMBS, STEPS = 6, 2, 2, 8  # caps that are looked at, that are moved, and how often at most
+WORTH, ENOUGH, CLOSE = 0.15, 0.7, 0.85  # to the fullest block: one worth a look, one alone; to the best cap: another
 FINEST = 0.01  # a step, in radii, after which a cap is left alone
 STENCIL = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=-1).reshape(9, 2)
 _u, _v = STENCIL.T
@@ -27,14 +27,26 @@ def cap_mass(points: Points, centers: np.ndarray, radius: float) -> np.ndarray:
     return _Caps(points, radius)(_distance(centers, points))
 
 
-def masses_around(whole: np.ndarray, parts: Points, center: np.ndarray, radii: Sequence[float]) -> list[float]:
-    """Return the masses within radii (radians) of a unit vector (3,), of pixels (N,) in RING order and of points."""
-    some = np.flatnonzero(whole > NEGLIGIBLE / len(whole))
-    nside = healpy.npix2nside(len(whole))
-    width = np.full(len(some), width_of(nside), np.float32)
-    points = Points.joined([Points(_centers(nside)[some], whole[some], width), parts])
-    distance = _distance(center[None], points)
-    return [float(_Caps(points, radius)(distance)[0]) for radius in radii]
+class CapsAround:
+    """The caps around one location, a unit vector (3,), of pixels (N,) in RING order and of points."""
+
+    def __init__(self, whole: np.ndarray, parts: Points, center: np.ndarray):
+        some, nside = np.flatnonzero(whole > NEGLIGIBLE / len(whole)), healpy.npix2nside(len(whole))
+        width = np.full(len(some), width_of(nside), np.float32)
+        self.points = Points.joined([Points(_centers(nside)[some], whole[some], width), parts])
+        self.distance = _distance(center[None], self.points)
+
+    def mass(self, radius: float) -> float:
+        """Return the mass within a radius in radians."""
+        return float(_Caps(self.points, radius)(self.distance)[0])
+
+    def are_best(self, radius: float) -> bool:
+        """Return whether no other cap of this radius can hold so much that it is taken instead.
+
+        A cap whose center is within two radii lies in that of three; any other has nothing in common with this one.
+        """
+        own = self.mass(radius)
+        return own >= PREFERRED or own >= PREFERRED * max(self.mass(3 * radius), 1 - own)
 
 
 def _distance(centers, points):
@@ -51,9 +63,8 @@ class _Caps:
 
     def __init__(self, points, radius):
         half = np.minimum(0.8 * points.width, radius / 2)
-        cosine = math.cos(min(radius, math.pi)) * (half / 2 / np.sin(half / 2)) ** 2
         self.mass, self.is_whole, self.slope = points.mass, radius >= math.pi, 1 / half
-        self.start = np.arccos(np.clip(cosine, -1, 1)) * self.slope
+        self.start = (radius - half**2 / (12 * math.tan(radius))) * self.slope
 
     def __call__(self, distance):
         if self.is_whole:
@@ -62,67 +73,75 @@ class _Caps:
         return (0.5 + inside - inside * np.abs(inside) / 2) @ self.mass
 
 
-def best_cap(
-    tree: PixelTree, fine: Points, mode: np.ndarray, at_mode: float, radius: float
-) -> tuple[np.ndarray, float]:
+def best_cap(tree: PixelTree, fine: Points, radius: float) -> tuple[np.ndarray, float]:
     """Return the unit vector (3,) whose cap of `radius` radians has the most mass, and that mass.
 
-    All mass lies in the pixels of the tree and in the `fine` points. The `mode` (3,), a unit vector with mass `at_mode`
-    around it, is taken where no cap has more than 1 / PREFERRED of that. Of all blocks of three by three pixels, about
-    as large as the cap, the fullest that are apart are where the search starts.
+    All mass lies in the pixels of the tree and in the `fine` points. Of all blocks of three by three pixels, about as
+    large as the cap, the fullest that are apart are where the search starts.
     """
     found = []
     for start in _starts(tree, fine, radius):
-        near = _near(tree, fine, start, radius)
-        found.append((float(cap_mass(near, start[None], radius)[0]), start, near))
+        near = _near(tree, fine, start, radius, radius / 3)
+        found.append((float(cap_mass(near, start[None], radius)[0]), start))
     found = sorted(found, key=lambda one: -one[0])[:CLIMBS]
-    climbs = [_climb(tree, fine, *one, radius) for one in found if one[0] > found[0][0] / 2]
+    climbs = [_climb(tree, fine, place, radius) for mass, place in found if mass >= CLOSE * found[0][0]]
     mass, place = max(climbs, key=lambda one: one[0])
-    return (mode, at_mode) if at_mode >= PREFERRED * mass else (place, mass)
+    return place, mass
 
 
-def is_best(at_mode: float, around: float) -> bool:
-    """Return whether the cap of the mode is sure to be taken: it holds `at_mode`, that of thrice its radius `around`.
+def _near(tree, fine, center, radius, widest):
+    """The points that caps no farther than half a radius from the center are made of: float64, rounding moves maxima.
 
-    A cap whose center is within two radii lies in the threefold one; any other has nothing in common with the mode's.
+    Pixels are no wider than `widest`, if the tree has such.
     """
-    return at_mode >= PREFERRED * max(around, 1 - at_mode)
-
-
-def _near(tree, fine, center, radius):
-    """The points that caps no farther than half a radius from the center are made of."""
     reach = 1.5 * radius
     some = fine.xyz @ center >= math.cos(min(math.pi, reach + fine.width.max(initial=0.0)))
-    near = Points.joined([tree.near(center, reach, radius / 3.5), fine[some]])
-    return Points(near.xyz.astype(float), near.mass.astype(float), near.width.astype(float))  # rounding moves maxima
+    near = Points.joined([tree.near(center, reach, widest), fine[some]])
+    return Points(near.xyz.astype(float), near.mass.astype(float), near.width.astype(float))
 
 
 def _starts(tree, fine, radius):
-    """The centers (at most STARTS, 3) of the fullest blocks of pixels, none within half a radius of another."""
+    """Where to look for the best cap, a few unit vectors (3,): where the mass of the fullest blocks of pixels lies,
+    those that are a radius apart, and the middles between those that one cap may hold together."""
     level = int(np.argmin([abs(math.log(width_of(nside) / (radius / 1.7))) for nside in tree.nsides]))
     nside, mass = tree.nsides[level], tree.levels[level].copy()
-    _, xyz = tree_pixels(nside)
     np.add.at(mass, _pixel_of(nside, fine.xyz), fine.mass)
-    neighbors = _neighbors(nside)
-    some = np.unique(neighbors[:, mass > mass.max() / 36])  # no other block holds a quarter of what the fullest does
-    blocks = mass[neighbors[:, some]].sum(axis=0)
-    best = some[np.argsort(-blocks)[:64]]
-    chosen = []
-    for center in xyz[best].astype(np.float64):
-        if all(center @ other < math.cos(radius / 2) for other in chosen):
+    members, blocks = _fullest(mass, _neighbors(nside))
+    centers = (mass[members][..., None] * tree_pixels(nside)[1][members]).sum(axis=0, dtype=np.float64)
+    chosen, full = [], []
+    for center, block in zip(centers / np.linalg.norm(centers, axis=-1, keepdims=True), blocks, strict=True):
+        if all(center @ other < math.cos(radius) for other in chosen):
             chosen.append(center)
-        if len(chosen) == STARTS:
+            full.append(block)
+        if len(chosen) == HILLS:
             break
-    return chosen
+    alone = [center for center, block in zip(chosen, full, strict=True) if block >= ENOUGH * full[0]]
+    pairs = [(i, j) for i in range(len(chosen)) for j in range(i) if chosen[i] @ chosen[j] > math.cos(2 * radius)]
+    pairs.sort(key=lambda pair: -full[pair[0]] - full[pair[1]])
+    between = [chosen[i] + chosen[j] for i, j in pairs[:STARTS]]
+    return alone[:STARTS] + [middle / np.sqrt(middle @ middle) for middle in between]
 
 
-def _climb(tree, fine, mass, place, points, radius):
+def _fullest(mass, neighbors):
+    """The pixels (9, B) of the fullest blocks of three by three, at most 64, and what these hold (B,), falling."""
+    enough = WORTH * mass[neighbors[:, mass.argmax()]].sum()  # one of the nine pixels of a block has a ninth of it
+    is_near = np.zeros(len(mass), bool)
+    is_near[neighbors[:, mass >= enough / 9]] = True
+    some = np.flatnonzero(is_near)
+    blocks = mass[neighbors[:, some]].sum(axis=0)
+    order = np.argsort(-blocks)[:64]
+    order = order[blocks[order] >= WORTH * blocks[order[0]]]
+    return neighbors[:, some[order]], blocks[order]
+
+
+def _climb(tree, fine, place, radius):
     """The most mass that a cap near a unit vector (3,) has, and its center: by quadratic functions on ever smaller
-    grids of three by three centers. It begins with the `mass` there, and the `points` near it."""
-    caps, origin, step, best = _Caps(points, radius), place, radius / 4, (mass, place)
+    grids of three by three centers."""
+    points, origin, step, best = _near(tree, fine, place, radius, radius / 7), place, radius / 4, (-1.0, place)
+    caps = _Caps(points, radius)
     for _ in range(STEPS):
         if place @ origin < math.cos(radius / 2 - 1.5 * step):
-            points, origin = _near(tree, fine, place, radius), place
+            points, origin = _near(tree, fine, place, radius, radius / 7), place
             caps = _Caps(points, radius)
         tangents = _tangents(*place)
         grid = place + step * STENCIL @ tangents

@@ -72,11 +72,13 @@ def test_there_are_no_more_modes_than_the_density_with_most_has():
 
 @given(seed=seeds)
 def test_pixels_that_hold_nothing_are_left_alone(seed):
-    """Of a sharp density: what they hold is missing from the modes, and no other pixel leads to them."""
+    """Where few hold the rest: what they hold is missing from the modes, and no other pixel leads to them."""
     share = some_density(seed, 20.0)
     basin, least = basins.basins(share), basins.NEGLIGIBLE / N
     mass = basins.modes(share, N, basin)[1]
-    nothing = share <= least
-    assert nothing.any() and torch.equal(basin[nothing], torch.arange(N).expand(2, N)[nothing])
-    assert (share.gather(1, basin)[~nothing] > least).all()
     assert (mass.sum(dim=-1) > 1 - basins.NEGLIGIBLE).all() and (mass[mass > 0] > least).all()
+    for own, here in zip(basin, share, strict=True):
+        nothing = here <= least
+        assert (here[own][~nothing] > least).all()
+        if 8 * (~nothing).sum() < N:
+            assert torch.equal(own[nothing], torch.arange(N)[nothing])

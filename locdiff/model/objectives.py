@@ -91,6 +91,12 @@ class Likelihood(Objective):
     def coeffs(self, output):
         return output
 
+    @property
+    def mixture(self) -> list[tuple[float, float]]:
+        """The (w, f) of which the density is the sum of w q_{f e}."""
+        share, factor = self.broad.cpu().tolist()
+        return [(1 - share, 1.0), (share, factor)] if share else [(1.0, 1.0)]
+
     def pixel_probs(self, values):
         share, factor = self.broad.to(values)
         return torch.lerp(pixels.softmax(values), pixels.softmax(factor * values), share)

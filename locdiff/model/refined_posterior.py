@@ -14,6 +14,7 @@ from torch import Tensor
 
 from locdiff.memory import batch_size
 from locdiff.model.cell_geometry import CellGeometry, zoomed_pixels
+from locdiff.model.divided import Divided, best_caps
 from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area
 from locdiff.model.refinement import RefinementLevel, sample_cells
 from locdiff.seeding import PictureNoise
@@ -21,7 +22,9 @@ from locdiff.sphere import decoder, pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
 from locdiff.sphere.healpix import FAINTEST, healpix_transform, interpolation
 from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.sphere.points import Points, width_of
 
+LIGHT = 1e-5  # the probability of a point of a cell that may be moved to the center of its pixel
 NEAR = math.sqrt(2)  # in the stereographic plane: where the locations of a gallery are given a cell's density
 
 
@@ -49,6 +52,12 @@ class MixtureComponent:
     def unit_vectors(self, picture: int) -> Tensor:
         """Return the unit vectors (3, K M) of the points of one picture, float32."""
         return torch.cat([self.geometry.unit_vectors(cell) for cell in self.cell_index[picture].tolist()], dim=1)
+
+    @cached_property
+    def point_widths(self) -> Tensor:
+        """The roots of the areas that the points of a picture stand for, in radians: (K M,)."""
+        factor = zoom.area_factor(to_unit_vector(zoomed_pixels(self.level.zoom_nside)), 1 / self.level.s)
+        return (factor.sqrt() * width_of(self.level.zoom_nside)).float().repeat(self.masses.shape[1])
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -232,12 +241,22 @@ class RefinedPosterior(LocationPosterior):
 
     def best_within(self):
         """See `LocationPosterior.best_within`. Within less than a pixel, the most probable mode is the answer."""
-        nside, mode = self.grid.nside, self.modes()[0][:, 0]
-        small = sum(k < math.sqrt(math.pi / 3) / nside * EARTH_RADIUS_KM for k in THRESHOLDS_KM)
-        places, masses = decoder.best_within_each(self.density_coeffs, THRESHOLDS_KM[small:], nside, mode)
-        own = zip(THRESHOLDS_KM, self.mass_within(mode).T[:small], strict=False)
-        others = zip(THRESHOLDS_KM[small:], places.unbind(1), masses.unbind(1), strict=True)
-        return {k: (mode, mass) for k, mass in own} | {k: (place, mass) for k, place, mass in others}
+        mode, pixel_km = self.modes()[0][:, 0], width_of(self.grid.nside) * EARTH_RADIUS_KM
+        small = [k for k in THRESHOLDS_KM if k < pixel_km]
+        own = {k: (mode, mass) for k, mass in zip(small, self.mass_within(mode).T, strict=False)}
+        return own | best_caps(self._as_masses(), mode, THRESHOLDS_KM[len(small) :])
+
+    def _as_masses(self):
+        """Yield, for each picture, its pixels without the points of cells that hold more than LIGHT, and these."""
+        for i, probs in enumerate(self.pixel_probs):
+            whole, parts = probs.clone(), [Points.none()]
+            for component in self.components:
+                mass = component.masses[i].flatten()
+                some = pixels.where(mass > LIGHT)
+                whole.index_add_(0, component.pixels[i, some], mass[some], alpha=-1)
+                xyz = component.unit_vectors(i)[:, some].T.numpy()
+                parts.append(Points(xyz, mass[some].numpy(), component.point_widths[some].numpy()))
+            yield Divided(whole.clamp_(min=0).numpy()[None], [Points.joined(parts)], torch.empty(1, 0))
 
 
 def _ascend_in_cell(component, picture, point):

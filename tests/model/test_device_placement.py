@@ -46,7 +46,6 @@ QUESTIONS = {
     "credible_radius": lambda posterior: posterior.credible_radius(PLACES),
     "credible_regions": lambda posterior: posterior.credible_regions(),
     "best_within": lambda posterior: posterior.best_within(),
-    "density_coeffs": lambda posterior: posterior.density_coeffs,
     "anchors": lambda posterior: posterior.anchors,
     "check_one_each": lambda posterior: posterior.check_one_each(PLACES),
 }

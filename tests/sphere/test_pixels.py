@@ -1,14 +1,13 @@
-"""What is read off densities over pixels: regions, radii, modes, log densities, samples; and the positive part."""
+"""What is read off densities over pixels: regions, log densities, samples; and the positive part."""
 
 import math
 
 import healpy
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.strategies import EDGE_PLACES, places, random_coeffs, seeds
+from support.strategies import places, random_coeffs, seeds
 
 from locdiff.sphere import healpix, pixels, shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
@@ -84,56 +83,6 @@ def test_regions_of_the_uniform_density_and_of_one_pixel():
     masks, areas = pixels.regions(one)
     assert masks.sum(-1).tolist() == [[1, 1]] and masks[0, 0, 77] and areas[0, 0].item() == pytest.approx(AREA / N)
     assert pixels.regions(torch.empty(0, N))[0].shape == (0, 2, N)
-
-
-@pytest.mark.parametrize("place", [EDGE_PLACES[0], EDGE_PLACES[2], EDGE_PLACES[4]])
-def test_modes_are_found_with_their_mass(place):
-    """Two modes far apart, of 0.7 and 0.3: their pixels, their masses, and no third."""
-    here, there = torch.tensor([place], dtype=torch.float64), torch.tensor([[35.0, 100.0]], dtype=torch.float64)
-    peaks = [torch.softmax(-((great_circle_km(p, ANCHORS) / 800) ** 2) / 2, -1) for p in (here, there)]
-    pixel, mass = pixels.modes((0.7 * peaks[0] + 0.3 * peaks[1])[None], 5)
-    assert (
-        great_circle_km(ANCHORS[pixel[0, 0]], here[0]) < 800 and great_circle_km(ANCHORS[pixel[0, 1]], there[0]) < 800
-    )
-    assert mass[0, 0].item() == pytest.approx(0.7, abs=0.01) and mass[0, 1].item() == pytest.approx(0.3, abs=0.01)
-    assert (mass[0, 2:] < 0.01).all()
-
-
-@given(seed=seeds)
-def test_all_modes_together_hold_everything_and_are_the_pixels_that_no_neighbor_exceeds(seed):
-    share = some_density(seed)
-    pixel, mass = pixels.modes(share, N)
-    torch.testing.assert_close(mass.sum(-1), torch.ones(2, dtype=torch.float64))
-    assert (mass.diff(dim=-1) <= 0).all()
-    for i in range(2):
-        neighbors = torch.from_numpy(healpy.get_all_neighbours(NSIDE, range(N)))
-        is_peak = ((share[i][neighbors] <= share[i]) | (neighbors < 0)).all(dim=0)
-        assert set(pixel[i][mass[i] > 0].tolist()) == set(is_peak.nonzero()[:, 0].tolist())
-
-
-@given(seed=seeds)
-def test_basins_end_in_modes_by_steps_uphill(seed):
-    share = some_density(seed)
-    basin, neighbors = pixels.basins(share), healpy.get_all_neighbours(NSIDE, range(N))
-    assert torch.equal(basin.gather(1, basin), basin)  # a mode is in its own basin
-    for i in range(2):
-        around = torch.from_numpy(np.where(neighbors < 0, range(N), neighbors))
-        steepest = around.gather(0, share[i][around].argmax(dim=0, keepdim=True))[0]
-        rises = share[i][steepest] > share[i]
-        assert torch.equal(basin[i][rises], basin[i][steepest[rises]])
-        assert torch.equal(basin[i][~rises], torch.arange(N)[~rises])
-    for found, given_basins in zip(pixels.modes(share, 3), pixels.modes(share, 3, basin), strict=True):
-        assert torch.equal(found, given_basins)
-
-
-def test_there_are_no_more_modes_than_the_density_with_most_has():
-    peaks = torch.zeros(2, N, dtype=torch.float64)
-    peaks[0, 300], peaks[1, 300], peaks[1, 100] = 1.0, 0.4, 0.6
-    pixel, mass = pixels.modes(peaks, 5)
-    assert mass.tolist() == [[1.0, 0.0], [0.6, 0.4]] and pixel[0, 0] == 300 and pixel[1].tolist() == [100, 300]
-    assert pixels.modes(peaks, 1)[0].shape == (2, 1)
-    pixel, mass = pixels.modes(torch.empty(0, N), 3)
-    assert pixel.shape == mass.shape == (0, 3)
 
 
 @given(seed=seeds)

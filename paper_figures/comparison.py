@@ -1,220 +1,220 @@
 """The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike."""
 
-import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import numpy as np
 import torch
-from context import timed_training
+from context import timed, timed_training
+from measures import COSTS, SAMPLES, of_posteriors
+from methods.baseline import trained
+from methods.densities import PixelDensities
+from methods.density_baseline import prior_probs
 from methods.families import FAMILIES
-from methods.knn import kernel_density
+from methods.gallery import GalleryDensities, kernel_density
 from scipy.spatial import cKDTree
 
-from locdiff.data.blue_marble import BlueMarble, blue_marble
-from locdiff.data.embeddings import train_and_test
-from locdiff.data.geoclip import GeoClip, embed_places, gallery_places, geoclip_takes
-from locdiff.data.simulated import Simulation, simulation
-from locdiff.evaluation import hybrid, retrieval, summaries
+from locdiff.evaluation import hybrid, retrieval
 from locdiff.evaluation.metrics import hits
 from locdiff.memory import batch_size
+from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.sphere.coordinates import geographic_center, great_circle_km, to_unit_vector
 from locdiff.sphere.decoder import synthesis_at
-from locdiff.training.distributed import pick_device
-from locdiff.training.settings import PRESETS, infer_data_fields, resolve
+from locdiff.training.settings import PRESETS, infer_data_fields, override
+from locdiff.training.validation import split_validation
 
-SAMPLES = 16
+PRIOR = "The density of the training locations"
 RETRIEVAL = "Retrieval"
 NEAREST = "[L]kNN with kernel density"
 CENTER = f"LocDiffusion, geographic centre of {SAMPLES} (the paper's)"
 MODE = "LocDiffusion, one pass, most probable mode"
 EACH = "LocDiffusion, one pass, best place for each column"
-PAPERS_NETWORK = {  # where the quickstart's differs
-    "depth": 6, "whiten": 0.0, "p_pure_noise": 0.0, "lr": 5e-4, "sample_steps": 10,
+RECIPE = f"LocDiffusion by the paper's recipe, geographic centre of {SAMPLES}"
+REFINED = "LocDiffusion with refinement levels, best place for each column"
+CHUNK = 64  # pictures at a time, of which the time is taken
+PAPERS = {  # the paper's recipe, but for its l_max of 47, its learning rate and its number of steps
+    name: PRESETS["paper"][name]
+    for name in ("width", "depth", "time_dim", "dropout", "anchors", "whiten", "p_pure_noise", "loss", "temperature",
+                 "exact_skip", "schedule", "snr_shift", "weight_decay", "ema")
 }  # fmt: skip
-STRONG = {"rotation": 45.0, "scale": 1.33, "color": 0.2}
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """How large a table of trainings is."""
-
-    training: dict  # settings that differ from the quickstart's
-    pictures: int  # to test on, at most
-    blue_marble: BlueMarble = field(default_factory=BlueMarble)
-    seeds: tuple = (0,)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large the comparison is. Every model is trained for `steps` batches of 256 or what `training` says."""
-
-    steps: int
-    pictures: int  # to test on, at most
-    training: dict  # settings that differ from the quickstart's
-    blue_marble: BlueMarble
-    simulation: Simulation
-    gallery: int = 100_000  # places of the simulation's gallery
-    grids: tuple = (1_000_000, 500_000, 100_000, 21_000)
-
-
-SCALES = {
-    "smoke": Scale(
-        20, 40, {**PRESETS["smoke"], "sample_steps": 2}, BlueMarble(400, 40, **STRONG),
-        Simulation(train_places=400, test_places=40, draws=1), 2_000, (4_000, 2_000, 1_000, 200),
-    ),
-    "cpu": Scale(300, 1_000, {}, BlueMarble(**STRONG), Simulation()),
-    "paper": Scale(
-        200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, BlueMarble(1_000_000, 5_000, **STRONG),
-        Simulation(draws=50),
-    ),
-}  # fmt: skip
-
-
-class Pictures:
-    """Pictures to train and to test on, in an embeddings folder; `scale` has the number of `pictures` to test on at
-    most, and as `training` the settings that differ from the quickstart's."""
-
-    def __init__(self, folder, scale):
-        self.folder, self.scale, self.device = Path(folder), scale, pick_device()
-        self.train, test = train_and_test(folder, 0)
-        self.test = test.subset(np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int))
-        self.embeddings, self.truth = self.test.batch(range(len(self.test)))
-
-    def settings(self, **differs):
-        """Return the Settings of a model that `differs` so."""
-        return infer_data_fields(resolve(**PAPERS_NETWORK | self.scale.training | differs), self.train)
-
-    def about(self):
-        """Return what there is, in a sentence."""
-        settings = self.settings()
-        training, model = settings.training, settings.model
-        seeds = ", ".join(map(str, getattr(self.scale, "seeds", (0,))))
-        return (
-            f"{len(self.train):,} pictures to train on, {len(self.test):,} to test on, embeddings by "
-            f"{self.train.encoder}; {training.steps:,} steps of {training.batch}, learning rate {training.lr:g}; l_max "
-            f"{model.network.l_max} where no other is named; {model.sample_steps} sampling steps; seeds {seeds}."
-        )
-
-
-def pictures(context, scale):
-    """Return the user's pictures or, without --data, the scale's Blue Marble views."""
-    return Pictures(context.data or blue_marble(scale.blue_marble), scale)
-
-
-class Data(Pictures):
-    """A data set of the comparison, and what retrieval searches in.
-
-    `places` (m, 2) are those of a gallery embedded by GeoCLIP; without them the training pictures are the gallery.
-    """
-
-    def __init__(self, title, folder, scale, places=None):
-        super().__init__(folder, scale)
-        self.title, self.places = title, places
-        self.key = [title, str(folder), dataclasses.asdict(scale)]
-
-    def settings(self):
-        """Return the Settings of every model."""
-        return super().settings(steps=self.scale.steps)
-
-    def search(self, places=None):
-        """Return the queries of the test pictures and the gallery (Embeddings) they are searched in: that of `places`
-        (m, 2), where given, else the data's own."""
-        places = self.places if places is None else places
-        if places is None:
-            return self.embeddings, self.train
-        geoclip = GeoClip().to(self.device)
-        queries = geoclip.queries(self.embeddings.to(self.device), self.test.encoder)
-        return queries, embed_places(places, geoclip)
-
-    def about(self):
-        """Return what there is, and what is searched."""
-        if self.places is None:
-            searched = f"the {len(self.train):,} training pictures by their embeddings"
-        else:
-            searched = f"GeoCLIP's embeddings of {len(self.places):,} places"
-        return f"{super().about()} Retrieval searches {searched}."
-
-
-def jittered_views(context):
-    """Return the Blue Marble views, strongly jittered."""
-    scale = SCALES[context.scale]
-    return Data("Blue Marble satellite views, strong jitter", blue_marble(scale.blue_marble), scale)
-
-
-def simulated(context, scale=None):
-    """Return the simulation; its test places are those of Im2GPS3k where the user has the file."""
-    scale = scale or SCALES[context.scale]
-    folder = simulation(dataclasses.replace(scale.simulation, truth=context.im2gps3k))
-    places = "the places of Im2GPS3k" if context.im2gps3k else "held-out places of GeoCLIP's gallery"
-    title = f"Simulation: location embeddings of {places} with noise instead of pictures"
-    return Data(title, folder, scale, gallery_places(folder / "gallery.csv")[: scale.gallery])
-
-
-def own(context, scale=None):
-    """Return the user's embeddings folder; embeddings that GeoCLIP takes are searched for in its gallery."""
-    data = Data(f"Pictures of {Path(context.data).name}", context.data, scale or SCALES[context.scale])
-    if geoclip_takes(data.test.encoder):
-        data.places = gallery_places("mp16")
-    return data
-
-
-def data_sets(context):
-    """Return the data sets of Table 1: the embedded two, or the user's."""
-    return [own(context)] if context.data else [jittered_views(context), simulated(context)]
 
 
 def posteriors(model, embeddings):
     """Yield the position of the first picture and the posterior of as many as fit into the memory budget at a time."""
-    for start in range(0, len(embeddings), model.posterior_batch_size):
-        yield start, model.posterior(embeddings[start : start + model.posterior_batch_size])
+    size = getattr(model, "posterior_batch_size", CHUNK)
+    for start in range(0, len(embeddings), size):
+        yield start, model.posterior(embeddings[start : start + size])
+
+
+def parts(data, settings):
+    """Return the Embeddings to train on, those kept apart, and the Settings with what follows from the data: what
+    `locdiff.train` does."""
+    known, kept = split_validation(data.train, settings.training.validation, settings.training.seed)
+    return known, kept, infer_data_fields(settings, known)
+
+
+def locdiffusion_model(context, data, **differs):
+    """Return the LocDiffusion model that `locdiff.train` makes of the data with the default settings, but for what
+    `differs`, and what that took."""
+    known, kept, settings = parts(data, data.settings(**differs))
+    return context.trained(settings, data.key, known, kept)
 
 
 def locdiffusion(context, data):
     """Return the LocDiffusion model trained on the data, what that took, and its `samples` (n, SAMPLES, 2) and places
     (n, 2) or (n, thresholds, 2) for the test pictures."""
-    model, cost = context.trained(data.settings(), data.folder)
+    model, cost = locdiffusion_model(context, data)
 
     def compute():
-        found = summaries.predict_all(model, data.embeddings, data.truth, SAMPLES)
-        center = geographic_center(found["samples"])
-        places = {"samples": found["samples"], CENTER: center, MODE: found["mode"], EACH: found["each"]}
-        return {name: place.numpy() for name, place in places.items()}
+        return of_model(model, data) | {MODE: predict_modes(model, data.embeddings)}
 
-    return model, cost, context.piece("locdiffusion-places", data.key, compute)
+    found = context.piece("locdiffusion-places", data.key, compute)
+    return model, cost, found
 
 
-def predictions(context, data):
-    """Return what every method predicts for the test pictures: {method: {"places": (n, 2) or (n, thresholds, 2), ...}}.
+def predict_modes(model, embeddings):
+    """Return the most probable mode of each density (n, 2), an array."""
+    return torch.cat([posterior.modes()[0][:, 0] for _, posterior in posteriors(model, embeddings)]).numpy()
 
-    Trained methods also say how long that took ("seconds") and how large they are ("parameters"). The second result
-    tells of each picture whether its place lies within the hybrid's radius of one of LocDiffusion's samples, (n,).
+
+def of_model(model, data):
+    """Return what the posteriors of a model say of the test pictures."""
+    return of_posteriors(posteriors(model, data.embeddings), data.truth)
+
+
+def side_by_side(context, data):
+    """Return what every method predicts for the test pictures, {method: arrays and numbers}; see `measures`.
+
+    The second result tells of each picture whether its place lies within the hybrid's radius of one of LocDiffusion's
+    samples, (n,).
     """
-
-    def kept(name, places):
-        return context.piece(name, data.key, lambda: {"places": places().numpy()})
-
-    found = {NEAREST: kept("kernel-density", lambda: kernel_density(data.embeddings, data.train))}
-    for name, make in FAMILIES.items():
-
-        def family(make=make):
-            model, cost = timed_training(make, data.train, data.settings())
-            return {"places": model.predict(data.embeddings).numpy()} | cost
-
-        found[name] = context.piece(name.split()[0].lower(), data.key, family)
-    found[RETRIEVAL] = kept("retrieval", lambda: retrieval.retrieve(*data.search()))
-    model, cost, places = locdiffusion(context, data)
-    found |= {name: {"places": places[name]} | cost for name in (CENTER, MODE, EACH)}
-    samples = torch.from_numpy(places["samples"])
+    model, cost, own = locdiffusion(context, data)
+    found = {PRIOR: prior(context, data)} | searches(context, data)
+    found |= {name: family(context, data, name, make) for name, make in FAMILIES.items()}
+    found[RECIPE] = recipe(context, data)
+    center = geographic_center(torch.from_numpy(own["samples"])).numpy()
+    found[CENTER] = {"places": center} | cost
+    found[MODE] = {"places": own[MODE]} | cost
+    found[EACH] = {name: own[name] for name in ("each", "log_prob", "rank", "samples", "ms")} | cost
+    found[REFINED] = refined(context, data)
+    samples = torch.from_numpy(own["samples"])
 
     def combined():
         rows = hybrid.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
         return {name: rows[name].numpy() for name in rows}
 
     piece = context.piece("hybrid", data.key, combined)
-    found |= {name: {"places": piece[name]} for name in piece if name.startswith("LocDiffusion")}
+    found |= {name: {"places": piece[name]} for name in piece}
     distance = great_circle_km(samples.double(), data.truth[:, None])
     return found, (distance <= hybrid.RADIUS_KM).any(dim=1).numpy()
+
+
+def prior(context, data):
+    """Return what the density of the training locations alone says of the test pictures."""
+
+    def compute():
+        probs = prior_probs(torch.from_numpy(data.train.lat_lon), data.settings().model.network.l_max)
+        densities = [(0, PixelDensities(probs.expand(len(data.truth), -1)))]
+        return of_posteriors(densities, data.truth)
+
+    return context.piece("prior", data.key, compute)
+
+
+def searches(context, data):
+    """Return what [L]kNN and retrieval predict: their places, and what the densities say that they make."""
+    known, kept, settings = parts(data, data.settings())
+
+    def compute(vo):
+        probs = prior_probs(torch.from_numpy(known.lat_lon), settings.model.network.l_max)
+        queries, gallery = data.search() if not vo else (data.embeddings, data.train)
+        if data.places is None or vo:
+            gallery = known  # of which the pictures kept apart are no part
+        unseen, truth = kept.batch(range(len(kept))) if kept else (None, None)
+        if unseen is not None and not vo:
+            unseen = data.queries(unseen)
+        densities = GalleryDensities(gallery, probs, unseen, truth, vo)
+        return of_posteriors([(0, densities.posterior(queries))], data.truth)  # the gallery is read once
+
+    def piece(name, vo, places):
+        def both():
+            found, took = timed(lambda: places().numpy())
+            return compute(vo) | {"places": found, "ms": 1e3 * took / len(data.truth)}
+
+        return context.piece(name, data.key, both)
+
+    return {
+        NEAREST: piece("kernel-density", True, lambda: kernel_density(data.embeddings, data.train)),
+        RETRIEVAL: piece("retrieval", False, lambda: retrieval.retrieve(*data.search())),
+    }
+
+
+def best_rate(context, data, name, make, settings):
+    """Return the learning rate of `scale.rates` at which make(train, config), trained for `scale.search` steps, is best
+    by the pictures kept apart."""
+    known, kept, settings = parts(data, settings)
+
+    def value(lr):
+        short = override(settings, lr=lr, steps=data.scale.search)
+        return {"nats": trained(make, known, short, data.device, validation=kept).validation.nats}
+
+    rates = data.scale.rates
+    if len(rates) == 1:
+        return rates[0]
+    values = [context.piece(f"{name}-{lr:g}", data.key, lambda lr=lr: value(lr))["nats"] for lr in rates]
+    return rates[int(np.argmax(values))]
+
+
+def family(context, data, name, make):
+    """Return what a family of methods predicts, trained at its best learning rate."""
+    known, kept, settings = parts(data, data.settings())
+    short = name.lower().replace(" ", "-")
+    lr = best_rate(context, data, short, make, settings)
+
+    def compute():
+        model, cost = timed_training(make, known, override(settings, lr=lr), kept)
+        places, took = timed(lambda: model.predict(data.embeddings).numpy())
+        found = {}
+        if hasattr(model, "posterior"):
+            found = of_model(model, data)
+        elif hasattr(model, "sample"):
+            found["samples"] = model.sample(data.embeddings, SAMPLES).numpy()
+        return found | {"places": places, "ms": 1e3 * took / len(data.truth), "lr": lr} | cost
+
+    return context.piece(short, data.key, compute)
+
+
+def recipe(context, data):
+    """Return what the paper's recipe predicts: its loss, schedule, network and number of sampling steps, at its best
+    learning rate; the l_max and the number of training steps are those of the scale."""
+    differs = PAPERS | {"sample_steps": data.scale.papers_steps}
+    lr = best_rate(context, data, "recipe", lambda _, config: LocDiffusion(config), data.settings(**differs))
+    model, cost = locdiffusion_model(context, data, **differs, lr=lr)
+
+    def compute():
+        found = of_model(model, data)
+        return found | {"places": geographic_center(torch.from_numpy(found["samples"])).numpy(), "lr": lr}
+
+    found = dict(context.piece("recipe", data.key, compute))
+    del found["each"]  # the paper's prediction is the center
+    return found | cost
+
+
+def refined(context, data):
+    """Return what LocDiffusion with refinement levels predicts."""
+    model, cost = locdiffusion_model(context, data, levels=data.scale.levels)
+    return context.piece("refined", data.key, lambda: of_model(model, data)) | cost
+
+
+def joined(folds):
+    """Return the predictions {method: arrays and numbers} of several folds as one: pictures one after another, costs in
+    the mean."""
+    first = folds[0]
+    return {
+        method: {
+            name: np.mean([fold[method][name] for fold in folds])
+            if name in COSTS
+            else np.concatenate([fold[method][name] for fold in folds])
+            for name in first[method]
+        }
+        for method in first
+    }
 
 
 def within(places, truth):

@@ -14,7 +14,6 @@ import numpy as np
 from methods.baseline import train_baseline
 
 from locdiff import files
-from locdiff.data.embeddings import train_and_test
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.training.distributed import pick_device
 
@@ -27,6 +26,8 @@ class Context:
     data: str  # an embeddings folder to compare on instead of the embedded data sets, or empty
     im2gps3k: str  # im2gps3k_places365.csv, or empty
     pieces: Path
+    photos: str = ""  # an embeddings folder of photographs with authors
+    sets: tuple = ()  # of Table 1; without any, all
     used: list = dataclasses.field(default_factory=list)  # of the pieces asked for: the seconds and versions of each
 
     def path(self, name, key):
@@ -49,15 +50,17 @@ class Context:
         self.used.append(json.loads(str(arrays.pop("about"))))
         return arrays
 
-    def trained(self, settings, folder):
-        """Return the LocDiffusion model trained by these Settings on the training part of the embeddings folder, and
-        what that took: {"seconds", "parameters"}."""
-        key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(folder)]
+    def trained(self, settings, key, train, validation=None):
+        """Return the LocDiffusion model trained by these Settings on the Embeddings `train`, and what that took:
+        {"seconds", "parameters"}; `key` stands for the data.
+
+        With `validation`, other Embeddings, it is validated and calibrated as by `locdiff.train`.
+        """
+        key = [dataclasses.asdict(settings.model), dataclasses.asdict(settings.training), str(key)]
         kept = self.path("locdiffusion", key).with_suffix("")
 
         def compute():
-            data, _ = train_and_test(folder, 0)
-            model, cost = timed_training(lambda _, config: LocDiffusion(config), data, settings)
+            model, cost = timed_training(lambda _, config: LocDiffusion(config), train, settings, validation)
             model.save_pretrained(kept)
             return cost
 
@@ -65,12 +68,18 @@ class Context:
         return LocDiffusion.from_pretrained(kept, pick_device()), cost
 
 
-def timed_training(make, data, settings):
+def timed_training(make, data, settings, validation=None):
     """Return the model make(data, config) trained on the Embeddings `data`, and what that took: {"seconds",
-    "parameters"}."""
+    "parameters"}; see `train_baseline`."""
+    model, seconds = timed(lambda: train_baseline(make, data, settings, pick_device(), validation=validation))
+    return model, {"seconds": seconds, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def timed(function):
+    """Return what function() returns, and the seconds that it took."""
     started = time.monotonic()
-    model = train_baseline(make, data, settings, pick_device())
-    return model, {"seconds": time.monotonic() - started, "parameters": sum(p.numel() for p in model.parameters())}
+    found = function()
+    return found, time.monotonic() - started
 
 
 def savez(path, arrays):

@@ -35,7 +35,12 @@ SHOWN, FAR_KM = 4.0, 750.0  # the noise of the maps; beyond this a decoded place
 
 
 Scale = namedtuple("Scale", "pixels nside places")  # of the square, a side; of the grid decoded to; places with noise
-SCALES = {"smoke": Scale(25, 8, 20), "cpu": Scale(101, 64, 300), "paper": Scale(401, 64, 3000)}
+SCALES = {
+    "smoke": Scale(25, 8, 20),
+    "cpu": Scale(101, 64, 300),
+    "full": Scale(101, 64, 1000),
+    "paper": Scale(401, 64, 3000),
+}
 
 
 def compute(context):

@@ -19,6 +19,7 @@ KEPT = (2304, 2209, 2025, 1764, 1444, 1024, 576, 256)  # squares, so that a smal
 SCALES = {  # l_max, dimensions kept, places
     "smoke": (11, (144, 100, 49, 16), 60),
     "cpu": (47, KEPT, 600),
+    "full": (47, KEPT, 2_000),
     "paper": (47, KEPT, 20_000),
 }
 

@@ -6,7 +6,8 @@ import numpy as np
 import report
 import torch
 from artefact import Claim
-from comparison import Experiment, pictures, posteriors, within
+from comparison import posteriors, within
+from data_sets import Experiment, pictures
 
 from locdiff.data.blue_marble import BlueMarble
 from locdiff.sphere import decoder, shdd
@@ -31,10 +32,11 @@ COLORS = ("#CC79A7", report.RED, "#E69F00", report.GREEN, report.BLUE)
 SCALES = {
     "smoke": Experiment(PRESETS["smoke"] | {"steps": 20, "sample_steps": 2}, 40, BlueMarble(400, 40)),
     "cpu": Experiment({"batch": 64, "steps": 200, "sample_steps": 2}, 500),
+    "full": Experiment({"steps": 800, "sample_steps": 2}, 1_000),
     "paper": Experiment({"batch": 512, "steps": 200_000, "sample_steps": 100}, 10**9, BlueMarble(1_000_000, 5_000)),
 }
-DEGREES = {"smoke": (5, 7), "cpu": (15, 23, 31, 47, 63), "paper": (15, 23, 31, 47, 63)}
-PLACES = {"smoke": 40, "cpu": 1000, "paper": 10_000}  # for the limit
+DEGREES = {"smoke": (5, 7), "cpu": (15, 23, 31, 47, 63), "full": (15, 23, 31, 47), "paper": (15, 23, 31, 47, 63)}
+PLACES = {"smoke": 40, "cpu": 1000, "full": 1000, "paper": 10_000}  # for the limit
 
 
 def compute(context):
@@ -44,7 +46,7 @@ def compute(context):
     hits, errors, seconds = [], [], []
     for l_max in DEGREES[context.scale]:
         settings = data.settings(l_max=l_max)
-        model, cost = context.trained(settings, data.folder)
+        model, cost = context.trained(settings, data.folder, data.train)
         key = [str(data.folder), len(data.truth), repr(settings)]
         piece = context.piece(f"degree-{l_max}", key, lambda model=model: _hits(model, data.embeddings, data.truth))
         hits.append(piece["hits"])

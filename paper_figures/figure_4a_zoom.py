@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import comparison
+import data_sets as sets
 import numpy as np
 import report
 import torch
@@ -53,6 +53,7 @@ SCALES = {
         40, (400, 40), Simulation(train_places=400, test_places=40, draws=1), 2_000,
     ),
     "cpu": Scale({}, (150, 600), (15, 23, 31), 576, 1000, (200_000, 1000), Simulation()),
+    "full": Scale({}, (1_500,), (15, 23, 31), 576, 1000, (200_000, 1000), Simulation()),
     "paper": Scale(
         {"batch": 512}, (20_000, 200_000), (15, 23, 31, 47, 63), 2025, 10**9, (1_000_000, 5_000),
         Simulation(draws=50),
@@ -79,14 +80,14 @@ class LowPass(LocDiffusion):
 
 
 def data_sets(context):
-    """Return the data sets as comparison.Data."""
+    """Return the data sets as sets.Data."""
     scale = SCALES[context.scale]
     if context.data:
-        return [comparison.own(context, scale)]
+        return [sets.own(context, scale)]
     plain = BlueMarble(*scale.views, rotation=0.0, scale=1.0, color=0.0)
     views = {"without jitter": plain, "with mild jitter": BlueMarble(*scale.views)}
-    views = [comparison.Data(f"Blue Marble {how}", blue_marble(v), scale) for how, v in views.items()]
-    return [*views, comparison.simulated(context, scale)]
+    views = [sets.Data(f"Blue Marble {how}", blue_marble(v), scale) for how, v in views.items()]
+    return [*views, sets.simulated(context, scale)]
 
 
 def methods(scale):

@@ -23,8 +23,8 @@ from pathlib import Path
 import artefact
 import markdown
 import numpy as np
-from comparison import SCALES
 from context import Context, savez
+from data_sets import SCALES, SETS
 
 from locdiff import files, options
 
@@ -37,9 +37,12 @@ OPTIONS = {
     "--only": {"nargs": "+", "choices": ARTEFACTS, "metavar": "NAME", "help": "these only (default: all)"},
     "--out": {"type": Path, "default": HERE / "out", "help": "output folder, created (default paper_figures/out)"},
     "--scale": {"choices": SCALES, "default": "cpu", "help": "of what is trained: smoke, cpu (an hour or more on 2 "
-                "cores) or paper (a GPU); default cpu"},
+                "cores), full (hours) or paper (a GPU); default cpu"},
     "--data": {"default": "", "metavar": "FOLDER", "help": "compare on this embeddings folder, not on the embedded "
                "data sets"},
+    "--photos": {"default": "", "metavar": "FOLDER", "help": "embeddings folder of photographs with "
+                 "authors, for Table 1"},
+    "--sets": {"nargs": "+", "choices": SETS, "default": (), "help": f"of Table 1: {', '.join(SETS)} (default: all)"},
     "--im2gps3k": {"default": os.environ.get("LOCDIFF_IM2GPS3K", ""), "metavar": "FILE", "help": "im2gps3k_places365"
                    ".csv, for Table 4 and the simulation (default $LOCDIFF_IM2GPS3K)"},
     "--redraw": {"action": "store_true", "help": "compute nothing, draw what is in the output folder"},
@@ -179,7 +182,9 @@ def main(argv=None):
         for name, module in ARTEFACTS.items():
             print(f"{name:<18}{'computed' if (out / f'{name}.npz').exists() else '-':<9} {module.TITLE}")
         return
-    context = Context(arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces")
+    context = Context(
+        arguments.scale, arguments.data, arguments.im2gps3k, out / "pieces", arguments.photos, tuple(arguments.sets)
+    )
     names = choose(arguments, parser, context)
     for name in names:
         print(f"{name}: ", end="", flush=True)

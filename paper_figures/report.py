@@ -23,9 +23,12 @@ def random_places(count, generator):
     return from_unit_vector(torch.randn(count, 3, dtype=torch.float64, generator=generator))
 
 
-def estimate(values):
-    """Return the mean of values (n, ...) over n and the ends of its 95 % bootstrap interval: (..., 3)."""
-    return np.stack([values.mean(axis=0), *bootstrap(values)], axis=-1)
+def estimate(values, groups=None):
+    """Return the mean of values (n, ...) over n and the ends of its 95 % bootstrap interval: (..., 3).
+
+    With the n `groups` that they belong to, whole groups are drawn.
+    """
+    return np.stack([values.mean(axis=0), *bootstrap(values, groups=groups)], axis=-1)
 
 
 def percent(right):

@@ -1,18 +1,20 @@
 """Table 1: all families of methods side by side, on the same embeddings, trained alike."""
 
 import comparison
+import data_sets
+import measures
 import numpy as np
 import report
 from artefact import Claim
-from comparison import CENTER, EACH, MODE, NEAREST, RETRIEVAL
+from comparison import CENTER, EACH, MODE, NEAREST, RECIPE, RETRIEVAL
 
 from locdiff.evaluation import hybrid
 
-SCALES = comparison.SCALES
+SCALES = data_sets.SCALES
 TITLE = "LocDiffusion and the other families of methods"
 DATA = (
-    "frozen embeddings; all that are trained have the same settings, batches and number of steps, one seed. The "
-    "intervals hold 95 % of the means of 1,000 draws of the test pictures with replacement."
+    "frozen embeddings; all that are trained have the same batches and number of steps, one seed. The intervals hold "
+    "95 % of the means of 1,000 draws of the test pictures with replacement, or of their authors where these are known."
 )
 IM2GPS3K, YFCC26K = "paper, Im2GPS3k", "paper, YFCC-26k"
 PAPER = report.PAPER["table_1"]
@@ -23,28 +25,40 @@ COUNTERPARTS = {  # our method: the paper's row beside it
     "ISN-style hierarchy of cells": "ISNs",
     "PIGEON-style label smoothing": "PIGEON",
     RETRIEVAL: "GeoCLIP",
-    CENTER: "Ours (L=47)",
-    hybrid.NEAR_SAMPLES.format(comparison.SAMPLES): "Ours (L=47) + GeoCLIP",
+    RECIPE: "Ours (L=47)",
+    hybrid.NEAR_SAMPLES.format(measures.SAMPLES): "Ours (L=47) + GeoCLIP",
 }
+DISTANCES = (
+    "per cent right", *report.KM, "median km", "mean km", "GeoScore", "training, s", "parameters, M", "learning rate",
+    "ms a picture",
+)  # fmt: skip
+DENSITIES = ("", *measures.DENSITY_COLUMNS)
+LOW_IS_BETTER = ("median km", "mean km", "bits per dimension", "energy score, km")
 
 
 def compute(context):
-    """Return for each data set i: its title_i and what is known about it, the methods_i and of each whether it is right
-    within each threshold, hits_i (methods, n, thresholds), its training time and parameters, and whether the places lie
-    within the hybrid's radius of a sample, covered_i (n)."""
+    """Return for each data set i: its title_i and what is known about it, the methods_i, what `measures.measure` has
+    of each of them (methods, ...), the groups_i of the pictures, and whether their places lie within the hybrid's
+    radius of a sample, covered_i (n)."""
     result = {}
-    for i, data in enumerate(comparison.data_sets(context)):
-        found, covered = comparison.predictions(context, data)
-        result |= {
-            f"title_{i}": data.title,
-            f"about_{i}": data.about(),
-            f"methods_{i}": list(found),
-            f"hits_{i}": np.stack([comparison.within(method["places"], data.truth) for method in found.values()]),
-            f"seconds_{i}": [method.get("seconds", np.nan) for method in found.values()],
-            f"parameters_{i}": [method.get("parameters", np.nan) for method in found.values()],
-            f"covered_{i}": covered,
-        }
+    for i, folds in enumerate(data_sets.data_sets(context)):
+        found, covered = zip(*(comparison.side_by_side(context, data) for data in folds), strict=True)
+        (truth, groups), found = data_sets.truth_and_groups(folds), comparison.joined(found)
+        measured = [measures.measure(method, truth) for method in found.values()]
+        about = folds[0].about() if len(folds) == 1 else f"{len(folds)} folds; in the first, {folds[0].about()}"
+        result |= {f"title_{i}": folds[0].title, f"about_{i}": about, f"methods_{i}": list(found)}
+        result |= {f"{name}_{i}": np.stack([one[name] for one in measured]) for name in measured[0]}
+        result |= {f"covered_{i}": np.concatenate(covered), f"groups_{i}": [] if groups is None else groups}
     return result
+
+
+def methods_of(result, i):
+    """Return of the data set i {method: what `measures.measure` returned}, and the groups of its pictures or None."""
+    names = result[f"methods_{i}"].tolist()
+    kept = [name.removesuffix(f"_{i}") for name in result if name.endswith(f"_{i}")]
+    kept = [name for name in kept if name not in ("title", "about", "methods", "covered", "groups")]
+    groups = result[f"groups_{i}"].tolist() or None
+    return {name: {key: result[f"{key}_{i}"][k] for key in kept} for k, name in enumerate(names)}, groups
 
 
 def key_numbers(result):
@@ -60,20 +74,19 @@ def key_numbers(result):
 def draw(result, folder):
     """Write table_1.png and table_1.csv; return Markdown and claims."""
     count = sum(name.startswith("title_") for name in result)
-    figure, panels = report.subplots(13, 4.8 * count, count, 5, sharey="row", squeeze=False)
+    figure, panels = report.subplots(13, 5.6 * count, count, 5, sharey="row", squeeze=False)
     beside = {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
     parts, said, lines = [], [], []
     for i in range(count):
-        title, methods, right = str(result[f"title_{i}"]), result[f"methods_{i}"].tolist(), result[f"hits_{i}"]
-        numbers, short = np.array([report.percent(one) for one in right]), title.split(":")[0].split(",")[0]
+        title, (methods, groups) = str(result[f"title_{i}"]), methods_of(result, i)
+        numbers, short = np.array([report.percent(one["hits"]) for one in methods.values()]), title.split(":")[0]
         colors = [report.RED if name.startswith("LocDiffusion") else "black" for name in methods]
-        report.dots(panels[i], methods, {None: (colors, numbers)}, beside)
-        panels[i, 0].set_ylabel(short)
-        costs = zip(result[f"seconds_{i}"], result[f"parameters_{i}"], strict=True)
-        table = accuracy_table(methods, numbers, costs, beside)
+        report.dots(panels[i], list(methods), {None: (colors, numbers)}, beside)
+        panels[i, 0].set_ylabel(short.split(",")[0])
         lines += [([title, name], own, beside.get(name)) for name, own in zip(methods, numbers, strict=True)]
-        parts += [f"### {title}", str(result[f"about_{i}"]), table, about_the_search(result[f"covered_{i}"])]
-        said += claims(short, dict(zip(methods, right, strict=True)))
+        parts += [f"### {title}", str(result[f"about_{i}"]), *tables(methods, groups, beside)]
+        parts.append(about_the_search(result[f"covered_{i}"]))
+        said += claims(short.split(",")[0], {name: one["hits"] for name, one in methods.items()})
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     report.write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
     rows = [[name, *(report.slashes(row or ()) for row in values)] for name, values in PAPER.items()]
@@ -88,21 +101,35 @@ def draw(result, folder):
     return "\n\n".join([report.save(figure, folder / "table_1.png"), *parts]), said
 
 
-def accuracy_table(methods, numbers, costs, beside):
-    """Return the table in Markdown of the methods' accuracies (methods, thresholds, 3), what their trainings took, and
-    the paper's per cents {method: ...} beside them."""
-    rows = []
-    for name, own, (seconds, parameters) in zip(methods, numbers, costs, strict=True):
-        cost = [f"{seconds:.0f} s", f"{parameters / 1e6:.1f} M"] if np.isfinite(seconds) else ["", ""]
-        rows.append([name, *report.cells(own), *cost, report.slashes(beside.get(name, ()))])
-    return report.markdown_table(["per cent right", *report.KM, "training", "parameters", IM2GPS3K], rows)
+def tables(methods, groups, beside):
+    """Return the tables in Markdown of distances and of densities, the best of every column in bold."""
+    rows = measures.emphasize(DISTANCES, measures.distance_rows(methods, groups), LOW_IS_BETTER)
+    rows = [[*row, report.slashes(beside.get(name, ()))] for row, name in zip(rows, methods, strict=True)]
+    densities = measures.emphasize(DENSITIES, measures.density_rows(methods, EACH, groups), LOW_IS_BETTER)
+    return (
+        report.markdown_table([*DISTANCES, IM2GPS3K], rows),
+        "Densities and samples. The energy score and PLONK's four measures are of samples alone; a calibrated density "
+        "has 50 and 90 % in its regions.",
+        report.markdown_table(DENSITIES, densities),
+    )
+
+
+def blocks(result):
+    """Return for each data set what docs/results keeps: {name: (tables in Markdown, claims)}."""
+    found, beside = {}, {ours: PAPER[theirs][0] for ours, theirs in COUNTERPARTS.items()}
+    for i in range(sum(name.startswith("title_") for name in result)):
+        title, (methods, groups) = str(result[f"title_{i}"]), methods_of(result, i)
+        text = "\n\n".join([str(result[f"about_{i}"]), *tables(methods, groups, beside)])
+        own = claims(title.split(":")[0].split(",")[0], {name: one["hits"] for name, one in methods.items()})
+        found[f"table_1-{title.split()[0].lower()}"] = f"{text}\n\n{about_the_search(result[f'covered_{i}'])}", own
+    return found
 
 
 def about_the_search(covered):
     """Return how many of the pictures (n,) the restricted search covers, in a sentence or two."""
     return (
         "The restricted search covers the true place, which then lies within "
-        f"{hybrid.RADIUS_KM} km of one of the {comparison.SAMPLES} samples, of {100 * covered.mean():.1f} % of the "
+        f"{hybrid.RADIUS_KM} km of one of the {measures.SAMPLES} samples, of {100 * covered.mean():.1f} % of the "
         "pictures; what it shuts out it loses. The density only weighs, and shuts out nothing."
     )
 

@@ -1,6 +1,7 @@
 """Table 2: what becomes of GeoCLIP and of LocDiffusion when the gallery or the anchors are an even grid."""
 
 import comparison
+import data_sets
 import numpy as np
 import report
 import torch
@@ -10,7 +11,7 @@ from locdiff.data.geoclip import gallery_places
 from locdiff.errors import InputError
 from locdiff.evaluation import retrieval
 
-SCALES = comparison.SCALES
+SCALES = data_sets.SCALES
 TITLE = "GeoCLIP and LocDiffusion over galleries and anchors"
 DATA = (
     "the simulation of Table 1 or, with --data, embeddings by CLIP ViT-L/14; HEALPix grids. The intervals hold 95 % of "
@@ -27,7 +28,7 @@ PAPER = report.PAPER["table_2"]
 def compute(context):
     """Return whether each method is right, hits (methods, galleries, n, thresholds); the sizes of the galleries;
     about."""
-    data = comparison.own(context) if context.data else comparison.simulated(context)
+    data = data_sets.own(context) if context.data else data_sets.simulated(context)
     if data.places is None:
         raise InputError(f"Table 2 needs embeddings by ViT-L-14/openai, those in {context.data} are by others")
     model, _, found = comparison.locdiffusion(context, data)

@@ -35,6 +35,7 @@ NAMES = {"paper": "the paper's: SHDD-KL, 2,048 anchors", "likelihood": "the quic
 SCALES = {
     "smoke": {"degrees": (7,), "warmup": 1, "steps": 3, "batch": 32},
     "cpu": {"degrees": (15, 23, 31, 47), "warmup": 2, "steps": 15, "batch": 512},
+    "full": {"degrees": (15, 23, 31, 47), "warmup": 2, "steps": 30, "batch": 512},
     "paper": {"degrees": (15, 23, 31, 47), "warmup": 50, "steps": 300, "batch": 512},
 }
 PAPER = {15: (130, 5691), 23: (212, 10599), 31: (388, 17407)}  # L: seconds of 1,500 steps, MB

@@ -7,7 +7,9 @@ import numpy as np
 import report
 import torch
 from artefact import Claim
-from comparison import SAMPLES, Experiment, pictures, within
+from comparison import within
+from data_sets import Experiment, pictures
+from measures import SAMPLES
 from methods.baseline import train_baseline
 from methods.encoding_diffusion import EncodingDiffusion
 from methods.location_encoders import ENCODERS
@@ -31,11 +33,13 @@ SUMMARIES = (f"centre of {SAMPLES} (the paper's)", f"medoid of {SAMPLES}")
 SCALES = {
     "smoke": Experiment(PRESETS["smoke"] | {"steps": 3}, 20, BlueMarble(400, 40)),
     "cpu": Experiment({"width": 128, "steps": 200}, 300),
+    "full": Experiment({"width": 128, "steps": 500}, 500),
     "paper": Experiment({"batch": 512, "steps": 200_000}, 10**9),
 }
 DECODERS = {  # arguments of train_decoder
     "smoke": {"places_count": 500, "steps": 3, "batch": 64, "hidden": 32},
     "cpu": {"places_count": 100_000, "steps": 400, "batch": 1024},
+    "full": {"places_count": 100_000, "steps": 1_000, "batch": 1024},
     "paper": {"places_count": 1_000_000, "steps": 100_000, "batch": 4096},
 }
 

@@ -15,7 +15,7 @@ from locdiff.sphere import decoder
 TITLE = "drift under noise of variance 0.01"
 DATA = "places drawn uniformly on the sphere; the learned decoders of Table 6, and SHDD by its exact mode."
 SCALES = table_6.SCALES
-PLACES = {"smoke": 500, "cpu": 2000, "paper": 2000}
+PLACES = {"smoke": 500, "cpu": 2000, "full": 2000, "paper": 2000}
 VARIANCE = 0.01
 DEGREES = (15, 23, 31, 47)
 PAPER = {"rbf": 102.4, "Sphere2Vec-sphereM": 89.1, SHDD: 5.3}

@@ -7,7 +7,9 @@ import numpy as np
 import report
 import torch
 from artefact import Claim
-from comparison import SAMPLES, Experiment, pictures, posteriors
+from comparison import posteriors
+from data_sets import Experiment, pictures
+from measures import SAMPLES
 
 from locdiff.data.blue_marble import BlueMarble
 from locdiff.evaluation.metrics import hits
@@ -50,6 +52,7 @@ SMOKE = Experiment(PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, BlueMarble(4
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
+    "full": Experiment(SMALL | {"l_max": 23, "steps": 1_000}, 500, seeds=(0, 1, 2)),
     "paper": Experiment(PAPERS | {"l_max": 47}, 3_000, seeds=(0, 1, 2)),
 }
 
@@ -60,7 +63,7 @@ def find(context, data, differs):
     right, seconds = [], []
     for seed in data.scale.seeds:
         settings = data.settings(**differs, seed=seed)
-        model, cost = context.trained(settings, data.folder)
+        model, cost = context.trained(settings, data.folder, data.train)
         key = [dataclasses.asdict(settings), str(data.folder), data.scale.pictures]
         piece = context.piece("summaries", key, partial(score, model, data.embeddings, data.truth, seed))
         right.append(piece["hits"])

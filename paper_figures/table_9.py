@@ -4,7 +4,7 @@ import numpy as np
 import report
 import table_8
 from artefact import Claim
-from comparison import Experiment, pictures
+from data_sets import Experiment, pictures
 from table_8 import CENTER, MODE, PAPERS, SMOKE
 
 TITLE = "bottleneck width and depth of the CS-UNet"
@@ -20,6 +20,7 @@ PAPER = {NARROW: (5.1, 27.2, 50.9, 71.2, 84.1), WIDE: (4.7, 27.0, 50.2, 70.8, 84
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment({"l_max": 23, "steps": 350}, 300),
+    "full": Experiment({"l_max": 23, "steps": 1_000}, 500),
     "paper": Experiment(PAPERS | {"l_max": 31}, 3_000, seeds=(0, 1, 2)),
 }
 

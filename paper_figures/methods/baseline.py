@@ -47,6 +47,18 @@ class Baseline(nn.Module):
     def finalize(self, data, validation=None, progress=True):
         """Add nothing: all of a baseline is trained by its loss."""
 
+    @torch.no_grad()
+    def validation_nats(self, embeddings, lat_lon):
+        """Return minus the loss of each picture, (n, embed_dim) and (n, 2) -> (n,) on the CPU, with the same random
+        numbers every time. Where the loss is a likelihood, these are nats up to a constant."""
+        device, parts, start = next(self.parameters()).device, [], 0
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for chunk in self.batches(embeddings):
+                parts.append(-self.loss(chunk, lat_lon[start : start + len(chunk)].to(device)).cpu())
+                start += len(chunk)
+        return torch.cat(parts)
+
     def place(self, embeddings):
         """Return the predicted locations (n, 2) of one batch of embeddings (n, embed_dim) on the model's device."""
         raise NotImplementedError
@@ -68,15 +80,25 @@ class Baseline(nn.Module):
         return (chunk.to(device, torch.float32) for chunk in chunks if len(chunk))
 
 
-def train_baseline(make, train, settings, device, progress=True):
+def train_baseline(make, train, settings, device, progress=True, validation=None):
     """Return the model make(train, config) trained on the Embeddings `train`, with averaged weights.
 
-    The settings are those of LocDiffusion; their `embed_dim` is that of `train`. Raises InputError if the training
-    diverges.
+    The settings are those of LocDiffusion; their `embed_dim` is that of `train`. With `validation`, other Embeddings,
+    it is the model of the step that they find best, calibrated by them. Raises InputError if the training diverges.
     """
-    trainer = Trainer(settings, train, device, partial(make, train))
-    for _ in trange(trainer.steps, desc="training", unit="step", disable=not progress):
-        loss, _ = trainer.training_step()
+    trainer = trained(make, train, settings, device, progress, validation)
+    return trainer.finished_model(progress=False)
+
+
+def trained(make, train, settings, device, progress=True, validation=None):
+    """Return the Trainer at the end of what `train_baseline` does, before what is fitted to the trained network."""
+    trainer = Trainer(settings, train, device, partial(make, train), validation)
+    trainer.validate()
+    with trange(trainer.steps, desc="training", unit="step", disable=not progress) as bar:
+        while not trainer.has_ended:
+            loss, _ = trainer.training_step()
+            trainer.validate()
+            bar.update()
     if not loss.isfinite():
         raise InputError(f"the loss is {loss.item()} after {trainer.steps} steps: lower lr")
-    return trainer.finished_model(progress=False)
+    return trainer

@@ -5,9 +5,13 @@ import numpy as np
 import torch
 
 from locdiff.sphere.coordinates import from_unit_vector, great_circle_km, to_unit_vector
-from methods.baseline import Baseline, trunk
+from locdiff.sphere.healpix import ang2pix, healpix_anchors
+from methods.baseline import trunk
+from methods.densities import NSIDE, PixelDensities
+from methods.density_baseline import DensityBaseline
 
 LARGEST_NSIDE = 4096  # of the cells: 1.6 km
+FINE_NSIDE = 128  # of the points that tell which pixels a cell covers
 
 
 class Partition:
@@ -69,7 +73,31 @@ def smoothed_labels(lat_lon, centers, tau_km):
     return torch.softmax(-great_circle_km(lat_lon[:, None], centers) / tau_km, dim=-1)
 
 
-class CellClassifier(Baseline):
+def spread(partitions, members, places):
+    """Return how candidates spread over the pixels of NSIDE: a sparse matrix (N, M), whose columns sum to one.
+
+    A candidate is the intersection of the cells `members` (M, P) of P partitions. It is sampled at the centers of finer
+    pixels; one so small that it holds none lies in the pixel of its place (M, 2).
+    """
+    fine = healpix_anchors(FINE_NSIDE)
+    cells = torch.stack([p.find(fine) for p in partitions], dim=-1)
+    known = (cells >= 0).all(dim=-1).nonzero()[:, 0]
+    both = torch.unique(torch.cat([members, cells[known]]), dim=0, return_inverse=True)[1]
+    candidate_of = torch.full((int(both.max()) + 1,), -1)
+    candidate_of[both[: len(members)]] = torch.arange(len(members))
+    candidate = candidate_of[both[len(members) :]]
+    known, candidate = known[candidate >= 0], candidate[candidate >= 0]
+    pixel = ang2pix(NSIDE, fine[known])
+    empty = (torch.bincount(candidate, minlength=len(members)) == 0).nonzero()[:, 0]
+    pixel, candidate = torch.cat([pixel, ang2pix(NSIDE, places[empty])]), torch.cat([candidate, empty])
+    count = torch.bincount(candidate, minlength=len(members)).float()
+    size = (12 * NSIDE**2, len(members))
+    return torch.sparse_coo_tensor(
+        torch.stack([pixel, candidate]), 1 / count[candidate], size, check_invariants=True
+    ).coalesce()
+
+
+class CellClassifier(DensityBaseline):
     """Classification of the picture into cells, by one linear head for each of the partitions of the Earth.
 
     The prediction is a candidate: the geographic center of the training locations (n, 2) that share their cells in all
@@ -92,6 +120,7 @@ class CellClassifier(Baseline):
         members, candidate = torch.unique(cells, dim=0, return_inverse=True)
         self.register_buffer("members", members, persistent=False)
         self.places = _centers(lat_lon, candidate, len(members))
+        self.on_pixels = spread(partitions, members, self.places)
 
     def forward(self, embeddings):
         """Return the log-probabilities of the cells of each partition: (n, embed_dim) -> a list of (n, C)."""
@@ -113,6 +142,10 @@ class CellClassifier(Baseline):
         """Return the log-probability of each candidate: (n, embed_dim) -> (n, M)."""
         log_p = zip(self(embeddings), self.members.T, strict=True)
         return sum(values[:, cell] for values, cell in log_p).log_softmax(dim=-1)
+
+    def densities(self, embeddings, sharpness):
+        log_p = (sharpness * self.log_probability(embeddings)).log_softmax(dim=-1).cpu()
+        return PixelDensities((self.on_pixels @ log_p.exp().T).T.contiguous())
 
     def place(self, embeddings):
         return self.places[self.log_probability(embeddings).argmax(dim=-1).cpu()]

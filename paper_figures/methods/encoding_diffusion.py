@@ -30,7 +30,7 @@ class EncodingDiffusion(Baseline):
     def forward(self, x_t, t, embeddings):
         """Return the prediction of x_0: x_t (..., D), t (...) in 1..T, embeddings (..., embed_dim) -> (..., D)."""
         time = sinusoidal_embedding(t, self.config.network.time_dim).to(x_t.dtype)
-        inputs = [part.expand(*x_t.shape[:-1], -1) for part in (x_t, time, embeddings)]
+        inputs = [part.expand(*x_t.shape[:-1], -1) for part in (embeddings, x_t, time)]  # whitened is what comes first
         return self.network(torch.cat(inputs, dim=-1))
 
     def loss(self, embeddings, lat_lon):

@@ -147,3 +147,11 @@ def test_what_cannot_be_done_is_said_on_one_line(argv, said, tmp_path, capsys):
         make_all.main(["--out", str(tmp_path), *argv])
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and all(part in lines[0] for part in said)
+
+
+@pytest.mark.parametrize("scale", make_all.SCALES)
+def test_every_artefact_has_every_scale(scale):
+    for name, module in make_all.ARTEFACTS.items():
+        for sizes in ("SCALES", "DEGREES", "PLACES"):
+            found = getattr(module, sizes, {})
+            assert not isinstance(found, dict) or not found or scale in found, (name, sizes)

@@ -1,6 +1,6 @@
 """Tables 8 and 9: all rows are trained alike, their summaries are those of the evaluation, they say what hits say."""
 
-import comparison
+import data_sets
 import numpy as np
 import pytest
 import table_8
@@ -35,7 +35,7 @@ def losses(cache, tmp_path_factory):
 def test_table_8_trains_all_losses_alike(losses):
     _, context, seen = losses
     scale = table_8.SCALES["smoke"]
-    data = comparison.pictures(context, scale)
+    data = data_sets.pictures(context, scale)
     seen = seen.reshape(len(table_8.LOSSES), len(scale.seeds) * scale.training["steps"], 2)
     np.testing.assert_array_equal(seen, np.broadcast_to(seen[0], seen.shape))  # the same pictures and noise
     assert len(np.unique(seen[0, :, 0])) == len(np.unique(seen[0, :, 1])) == seen.shape[1]
@@ -50,9 +50,9 @@ def test_table_8_trains_all_losses_alike(losses):
 
 def test_table_8_summaries_are_those_of_the_evaluation(losses, megabytes):
     result, context, _ = losses
-    data = comparison.pictures(context, table_8.SCALES["smoke"])
+    data = data_sets.pictures(context, table_8.SCALES["smoke"])
     loss = list(table_8.LOSSES).index("likelihood")
-    model, _ = context.trained(data.settings(exact_skip=False, loss="likelihood", seed=1), data.folder)
+    model, _ = context.trained(data.settings(exact_skip=False, loss="likelihood", seed=1), data.folder, data.train)
     found = summaries.predict_all(model, data.embeddings, data.truth, table_8.SAMPLES, 1, False)
     center = geographic_center(found["samples"]).double()
     truth = torch.cat([center[:7], found["mean"][7:14], found["mode"][14:]]).double()  # so that there are hits

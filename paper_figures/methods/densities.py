@@ -1,0 +1,183 @@
+"""Densities over the Earth that the other families of methods give, with the questions of a LocationPosterior.
+
+Each asks for one location a picture: `log_prob` in nats per steradian, `rank`, `sample`, and the best place within each
+distance. Tensors are on the CPU, locations (lat, lon) in degrees.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from locdiff.memory import batch_size
+from locdiff.seeding import PictureNoise
+from locdiff.sphere import decoder, pixels
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
+from locdiff.sphere.healpix import healpix_anchors, healpix_transform
+from locdiff.sphere.pixels import THRESHOLDS_KM
+
+NSIDE = 64  # of densities that are held by pixels
+
+
+class Densities(ABC):
+    """Densities over the Earth, one for each of n pictures."""
+
+    ranked = 64  # samples a picture, among which the true location takes its rank
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def log_prob(self, lat_lon: Tensor) -> Tensor:
+        """Return the log densities in nats per steradian, at locations (n, ..., 2) of each picture: (n, ...)."""
+
+    @abstractmethod
+    def sample(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
+        """Return random locations (n, count, 2), which follow from the seed and from the picture's position."""
+
+    @abstractmethod
+    def best_within(self) -> Tensor:
+        """Return about where most probability lies within each of THRESHOLDS_KM: locations (n, T, 2)."""
+
+    def rank(self, lat_lon: Tensor, seed: int = 0, first: int = 0) -> Tensor:
+        """Return about the share of the smallest region that holds one location for each picture, (n, 2) -> (n,).
+
+        Of `ranked` samples it is the share that is denser. A random part of one sample counts, so that the ranks of
+        samples are uniform.
+        """
+        own = self.log_prob(lat_lon)
+        denser = (self.log_prob(self.sample(self.ranked, seed, first)) > own[:, None]).sum(dim=-1)
+        part = PictureNoise(seed, first, len(self), 1, stream=(2,)).uniform()[:, 0, 0]
+        return (denser + part) / (self.ranked + 1)
+
+
+class PixelDensities(Densities):
+    """Densities by the probabilities (n, N) of the pixels of NSIDE."""
+
+    def __init__(self, pixel_probs: Tensor):
+        self.pixel_probs = pixel_probs
+
+    def __len__(self):
+        return len(self.pixel_probs)
+
+    def log_prob(self, lat_lon):
+        flat = lat_lon.reshape(len(self), -1, 2)
+        values = [pixels.log_prob(self.pixel_probs, flat[:, i]) for i in range(flat.shape[1])]
+        return torch.stack(values, dim=1).view(lat_lon.shape[:-1]) if values else lat_lon[..., 0]
+
+    def sample(self, count, seed=0, first=0):
+        uniform = PictureNoise(seed, first, len(self), count).uniform()[..., 0]
+        return healpix_anchors(NSIDE)[pixels.sample(self.pixel_probs, uniform.to(self.pixel_probs))]
+
+    def rank(self, lat_lon, seed=0, first=0):
+        uniform = PictureNoise(seed, first, len(self), 1, stream=(2,)).uniform()[:, 0, 0]
+        return pixels.rank(self.pixel_probs, lat_lon, uniform.to(self.pixel_probs))
+
+    def best_within(self):
+        mode = healpix_anchors(NSIDE)[self.pixel_probs.argmax(dim=-1)]
+        coeffs = healpix_transform(2 * NSIDE, NSIDE).analysis(self.pixel_probs.float())
+        return decoder.best_within_each(coeffs, THRESHOLDS_KM, NSIDE, mode)[0]
+
+
+class VonMisesFisherMixture(Densities):
+    """Mixtures of K von Mises-Fisher densities, kappa / (4 pi sinh kappa) exp(kappa <center, y>).
+
+    `log_weights` (n, K), of which the logarithm of the sum of exponentials is zero; `centers` (n, K, 3), unit vectors;
+    `kappa` (n, K), above zero. All float64.
+    """
+
+    def __init__(self, log_weights: Tensor, centers: Tensor, kappa: Tensor):
+        self.log_weights, self.centers, self.kappa = log_weights.double(), centers.double(), kappa.double()
+
+    def __len__(self):
+        return len(self.log_weights)
+
+    def log_prob(self, lat_lon):
+        flat = to_unit_vector(lat_lon.reshape(len(self), -1, 2).double())
+        parts = [flat.new_empty(len(self), 0)]
+        for xyz in flat.split(max(1, batch_size(64 * self.log_weights.numel())), dim=1):
+            parts.append(log_mixture(self.log_weights, self.centers, self.kappa, xyz))
+        return torch.cat(parts, dim=1).view(lat_lon.shape[:-1])
+
+    def sample(self, count, seed=0, first=0):
+        uniform = PictureNoise(seed, first, len(self), count).uniform(3).double()
+        which = pixels.sample(self.log_weights.exp(), uniform[..., 0].contiguous())
+        kappa = self.kappa.gather(1, which)
+        center = self.centers.gather(1, which[..., None].expand(-1, -1, 3))
+        u, angle = uniform[..., 1], 2 * math.pi * uniform[..., 2]
+        height = (1 + torch.log(u + (1 - u) * torch.exp(-2 * kappa)) / kappa).clamp(-1, 1)  # <center, y>, by inversion
+        radius = (1 - height.square()).clamp(min=0).sqrt()
+        east, north = tangents(center)
+        xyz = height[..., None] * center
+        xyz = xyz + radius[..., None] * (angle.cos()[..., None] * east + angle.sin()[..., None] * north)
+        return from_unit_vector(xyz)
+
+    def best_within(self):
+        return best_among(from_unit_vector(self.centers), self.log_weights.exp())
+
+
+class WithPrior(Densities):
+    """(1 - share) times some densities and `share` times the density of all training locations."""
+
+    def __init__(self, own: Densities, prior: Tensor, share: float):
+        self.own, self.share, self.ranked = own, share, own.ranked
+        self.prior = PixelDensities(prior.expand(len(own), -1))
+
+    def __len__(self):
+        return len(self.own)
+
+    def log_prob(self, lat_lon):
+        own = self.own.log_prob(lat_lon)
+        if not self.share:
+            return own
+        return torch.logaddexp(
+            own + math.log1p(-self.share), self.prior.log_prob(lat_lon).to(own) + math.log(self.share)
+        )
+
+    def sample(self, count, seed=0, first=0):
+        uniform = PictureNoise(seed, first, len(self), count, stream=(3,)).uniform()
+        other = self.prior.sample(count, seed, first)
+        return torch.where(uniform < self.share, other, self.own.sample(count, seed, first))
+
+    def rank(self, lat_lon, seed=0, first=0):
+        if isinstance(self.own, PixelDensities):
+            mixed = torch.lerp(self.own.pixel_probs, self.prior.pixel_probs.to(self.own.pixel_probs), self.share)
+            return PixelDensities(mixed).rank(lat_lon, seed, first)
+        return super().rank(lat_lon, seed, first)
+
+    def best_within(self):
+        """Return the best places by the densities without the prior, which is the same everywhere in comparison."""
+        return self.own.best_within()
+
+
+def best_among(places: Tensor, weights: Tensor) -> Tensor:
+    """Return of places (n, K, 2) with weights (n, K) those with the most weight within each of THRESHOLDS_KM of them:
+    (n, T, 2). Of equals it is the one with the most weight near by, by a Gaussian of 500 km."""
+    found, size = [places.new_empty(0, len(THRESHOLDS_KM), 2)], batch_size(64 * places.shape[1] ** 2)
+    chords = [2 * math.sin(km / EARTH_RADIUS_KM / 2) for km in THRESHOLDS_KM]
+    for here, weight in zip(places.split(size), weights.split(size), strict=True):
+        xyz = to_unit_vector(here)
+        apart = torch.cdist(xyz, xyz, compute_mode="donot_use_mm_for_euclid_dist")
+        near = torch.exp(-((apart * EARTH_RADIUS_KM / 500) ** 2) / 2)
+        counts = torch.stack([(apart <= chord).to(weight) + 1e-6 * near for chord in chords], dim=1)
+        best = (counts @ weight[:, None, :, None])[..., 0].argmax(dim=-1)
+        found.append(here.gather(1, best[..., None].expand(-1, -1, 2)))
+    return torch.cat(found)
+
+
+def log_mixture(log_weights: Tensor, centers: Tensor, kappa: Tensor, xyz: Tensor) -> Tensor:
+    """Return the log density of mixtures (n, K), see `VonMisesFisherMixture`, at unit vectors (n, m, 3): (n, m).
+
+    The exponent is -kappa |center - y|^2 / 2, which does not cancel where kappa is large.
+    """
+    chord = (centers[:, None] - xyz[:, :, None]).square().sum(dim=-1)
+    scale = kappa.log() - math.log(2 * math.pi) - torch.log(-torch.expm1(-2 * kappa))
+    return torch.logsumexp((log_weights + scale)[:, None] - kappa[:, None] * chord / 2, dim=-1)
+
+
+def tangents(xyz: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two unit vectors at right angles to unit vectors (..., 3) and to each other."""
+    axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
+    first = torch.nn.functional.normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
+    return first, torch.linalg.cross(xyz, first, dim=-1)

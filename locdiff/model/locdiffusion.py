@@ -20,6 +20,7 @@ from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import refine
 from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, calibrate_level, cell_priors, occupied_cells
 from locdiff.model.reverse_process import ReverseProcess
+from locdiff.model.reweighted_posterior import ReweightedPosterior
 from locdiff.model.ridge import RidgeReadoutLevel, ridge_levels
 from locdiff.model.training_data import TrainingData
 from locdiff.model.whitening import fit_whitening
@@ -218,3 +219,6 @@ class LocDiffusion(PretrainedModel):
 
     def __getstate__(self):  # its caches are its own
         return {name: value for name, value in self.__dict__.items() if name != "geometries"}
+
+
+LocationPosterior._make_reweighted = ReweightedPosterior

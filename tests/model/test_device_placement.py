@@ -13,6 +13,7 @@ from support.devices import DEVICE, needs_pretended_device, pretended_device
 from support.models import seeing, three_levels, zoomed
 from support.training import SMALL, pictures
 
+from locdiff.data.regions import box
 from locdiff.errors import InputError
 from locdiff.model.posterior import LocationPosterior
 from locdiff.sphere import shdd
@@ -47,8 +48,13 @@ QUESTIONS = {
     "credible_regions": lambda posterior: posterior.credible_regions(),
     "best_within": lambda posterior: posterior.best_within(),
     "anchors": lambda posterior: posterior.anchors,
+    "within": lambda posterior: asked_within(posterior.within(box("-50,150,50,-30"))),
     "check_one_each": lambda posterior: posterior.check_one_each(PLACES),
 }
+
+
+def asked_within(posterior):
+    return [posterior.pixel_probs, posterior.log_prob(PLACES), posterior.mass_within(PLACES), posterior.log_mass]
 
 
 def there(tensor):

@@ -9,6 +9,7 @@ python -m locdiff.predict RUN --text "San José"            words, for a run on 
 python -m locdiff.predict RUN TEXTS.csv                    all words in a table, of its column text
 python -m locdiff.predict RUN FOLDER --within region.geojson --on-land     given that they lie there; or in a box,
                                                            --within lat,lon,lat,lon: south-west, north-east
+python -m locdiff.predict RUN FOLDER --prior land          by another prior than the density of the training places
 
 RUN is the folder of a training run, or a model on the Hugging Face Hub (OWNER/NAME). The predictions of a picture are
 
@@ -137,7 +138,7 @@ def main(argv=None):
     pipeline = Pipeline.from_pretrained(
         arguments.run, device, arguments.weights, local_files_only=arguments.local_files_only
     )
-    tally = Tally()
+    known, tally = known.for_model(pipeline.model), Tally()
     batch, workers, pixels = arguments.batch, arguments.workers, arguments.max_pixels
     total, batches = read_sources(arguments.source, arguments.text, pipeline, batch, workers, tally, pixels)
     for path, option, limit in ((arguments.html, "--html", page.LIMIT), (arguments.map, "--map", MAP_LIMIT)):

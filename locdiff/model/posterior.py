@@ -16,6 +16,7 @@ from torch import Tensor
 
 from locdiff.errors import InputError
 from locdiff.model.divided import best_caps, divided, undivided
+from locdiff.model.priors import Prior, log_ratio
 from locdiff.model.reweighting import Region, Weights
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import basins, decoder, pixels, shdd, zoom
@@ -63,9 +64,17 @@ class LocationPosterior(ABC):
 
         Its density is zero outside. Raises NoProbability, an InputError, if a picture has no probability inside.
         """
-        return self._reweighted(Weights(region))
+        return self.weighted(Weights(region))
 
-    def _reweighted(self, weights: Weights) -> "LocationPosterior":
+    def reweighted(self, new: Prior, old: Prior) -> "LocationPosterior":
+        """Return the posterior by Bayes' rule with the prior `new` in place of `old`, which is `LocDiffusion.prior`.
+
+        Raises NoProbability if a picture has none in the region of the new prior.
+        """
+        return self.weighted(Weights(new.region, log_ratio(new, old)))
+
+    def weighted(self, weights: Weights) -> "LocationPosterior":
+        """Return the posterior times weights, normalised. Raises NoProbability, as `within`."""
         return self._make_reweighted(self, weights)
 
     @abstractmethod

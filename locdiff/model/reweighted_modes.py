@@ -15,11 +15,15 @@ from locdiff.sphere import shdd, zoom
 
 @dataclass
 class BasePart:
-    """The part of level 0: what is left of it, the pixels (n, R) that its smaller pixels lie in, and its source."""
+    """The part of level 0: what is left of it, the pixels (n, R) that its smaller pixels lie in, and its source.
+
+    `smooth` has the maxima that the weights leave, if they have any that Newton's method can find.
+    """
 
     part: Part
     pixels_of_pieces: Tensor
     source: PixelPosterior
+    smooth: PixelPosterior | None
 
     @property
     def pixels(self) -> Tensor:
@@ -33,7 +37,8 @@ class BasePart:
 
     def ascend(self, picture: Tensor, point: Tensor) -> Tensor:
         """Return the modes next to points (m,) of some pictures (m,), wherever they are: (m, 2)."""
-        return self.source.ascend(self.source.anchors[point][:, None], picture)[:, 0]
+        places = self.source.anchors[point]
+        return self.smooth.ascend(places[:, None], picture)[:, 0] if self.smooth else places
 
     def log_density(self, picture: int, point: int, places: Tensor) -> Tensor:
         """Return the log density, but for a constant, at locations (r, 2) in the pixel of a point: (r,)."""

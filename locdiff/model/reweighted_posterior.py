@@ -33,7 +33,7 @@ class ReweightedPosterior(LocationPosterior):
         self.components = source.components if isinstance(source, RefinedPosterior) else []
         parts = parts_of(source, weights)
         total = torch.stack([part.total for part in parts]).sum(dim=0)
-        if empty := (total < LEAST).nonzero()[:, 0].tolist():
+        if weights.region and (empty := (total < LEAST).nonzero()[:, 0].tolist()):
             raise NoProbability(weights.region, empty)
         self.log_mass = total.log()
         self._parts = [part.scaled(1 / total) for part in parts]
@@ -50,7 +50,7 @@ class ReweightedPosterior(LocationPosterior):
         of_base = part.parents if i == 0 else [ang2pix(self.grid.nside, places) for places in part.places]
         return torch.stack([part.padded(own) for own in of_base]) if of_base else part.pieces.long()
 
-    def _reweighted(self, weights):
+    def weighted(self, weights):
         return ReweightedPosterior(self.source, self.weights * weights)
 
     def log_prob(self, lat_lon):
@@ -117,8 +117,18 @@ class ReweightedPosterior(LocationPosterior):
     def _mode_part(self, i):
         part, pieces = self._parts[i], self._pixels_of_pieces(i)
         if i == 0:
-            return BasePart(part, pieces, self.base)
+            return BasePart(part, pieces, self.base, self._smooth_base)
         return CellPart(part, pieces, self.components[i - 1])
+
+    @property
+    def _smooth_base(self):
+        """The base whose F has the maxima of this one's density: to natural parameters log_ratio is added. Others have
+        none."""
+        ratio, base = self.weights.log_ratio, self.base
+        if ratio is None or not base.objective.is_natural:
+            return base if ratio is None else None
+        added = self.grid.analysis(ratio.to(self.grid.k.device, torch.float32)).cpu() * (4 * math.pi / len(ratio))
+        return PixelPosterior(self.grid, base.objective, base.coeffs + added, base.pixel_probs, None)
 
     def _mass_by_km(self, lat_lon):
         """See `pixels.mass_by_km`: of each part."""

@@ -1,4 +1,4 @@
-"""The command `predict` given a region."""
+"""The command `predict` given a region or another prior."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from support.commands import outcome, succeed
 
 from locdiff import predict
 from locdiff.data.regions import box, land
+from locdiff.model import priors
 from locdiff.model.posterior import LocationPosterior
 from locdiff.model.reweighting import NoProbability
 from locdiff.pipeline import Pipeline, summarize
@@ -51,6 +52,45 @@ def test_the_page_states_the_region(run, pictures, tmp_path, capsys):
     assert "Given" not in html.read_text()
 
 
+def test_predictions_by_another_prior(run, pictures, tmp_path, capsys):
+    pipeline, html = Pipeline.from_pretrained(run), tmp_path / "page.html"
+    model, table = pipeline.model, tmp_path / "places.csv"
+    table.write_text("lat,lon\n" + "10.0,20.0\n12.0,25.0\n" * 50)
+    places = torch.tensor([[10.0, 20.0], [12.0, 25.0]], dtype=torch.float64).repeat(50, 1)
+    new = {
+        "uniform": priors.uniform(model.grid), "land": priors.uniform(model.grid, "land", land()),
+        str(table): model.prior_of("places", places),
+    }  # fmt: skip
+    old = model.posterior(pipeline.embed(pictures))
+    for name, prior in new.items():
+        rows = rows_of(run, pictures, ["--prior", name, "--html", str(html)], capsys)
+        for row, one in zip(rows, summarize(old.reweighted(prior, model.prior), samples=2), strict=True):
+            assert [float(row["lat"]), float(row["lon"])] == pytest.approx(one.places[0], abs=1e-3)
+            assert float(row["probability"]) == pytest.approx(one.probabilities[0], rel=0.01)
+        said = "uniform over land" if name == "land" else name
+        assert f"Prior: {said}, instead of the training places." in html.read_text()
+    rows = rows_of(run, pictures, ["--prior", "land", "--within", AFRICA], capsys)
+    at = torch.tensor([[float(row["lat"]), float(row["lon"])] for row in rows])
+    assert land().contains(at).all() and box(AFRICA).contains(at).all()
+    rows_of(run, pictures, ["--html", str(html)], capsys)
+    assert "Prior: the density of the training places." in html.read_text()
+
+
+def test_what_is_no_prior_ends_the_run_in_one_line(run, pictures, tmp_path, capsys):
+    (tmp_path / "empty.csv").write_text("lat,lon\n")
+    (tmp_path / "wrong.csv").write_text("lat,lon\n95,3\n")
+    (tmp_path / "blank.csv").write_text("lat,lon\n1,2\n,\n")
+    for given, message in (
+        ("sea", "--prior sea: give land, uniform or a table (.csv"),
+        (str(tmp_path / "absent.csv"), "absent.csv"),
+        (str(tmp_path / "empty.csv"), "empty.csv holds no places; write one a line, in the columns lat and lon"),
+        (str(tmp_path / "wrong.csv"), "wrong.csv, line 2: (95, 3) is no (lat, lon) in degrees"),
+        (str(tmp_path / "blank.csv"), "blank.csv, line 3: the place is missing or not a number"),
+    ):
+        code, lines = outcome(predict.main, [str(run), *pictures, "--prior", given], capsys)
+        assert code == 2 and len(lines) == 1 and message in lines[0], lines
+
+
 def test_what_is_no_region_ends_the_run_in_one_line(run, pictures, tmp_path, capsys):
     (tmp_path / "empty.geojson").write_text('{"type": "FeatureCollection", "features": []}')
     for given, message in (
@@ -67,15 +107,15 @@ def test_what_is_no_region_ends_the_run_in_one_line(run, pictures, tmp_path, cap
 def test_a_picture_without_probability_is_one_failure(run, pictures, five_views, tmp_path, monkeypatch, capsys):
     """The second of five pictures, and one that cannot be read; the others keep their predictions."""
     wanted = rows_of(run, [five_views], ["--within", AFRICA, "--batch", "3"], capsys)
-    real, calls = LocationPosterior.within, []
+    real, calls = LocationPosterior.weighted, []
 
-    def without(posterior, region):
+    def without(posterior, weights):
         calls.append(len(posterior))
         if len(calls) == 1:
-            raise NoProbability(region, [1])
-        return real(posterior, region)
+            raise NoProbability(weights.region, [1])
+        return real(posterior, weights)
 
-    monkeypatch.setattr(LocationPosterior, "within", without)
+    monkeypatch.setattr(LocationPosterior, "weighted", without)
     out = tmp_path / "out.csv"
     argv = [str(run), str(five_views), "--within", AFRICA, "--batch", "3", "--samples", "2", "--out", str(out)]
     code, lines = outcome(predict.main, [*argv, "--map", str(tmp_path / "map.png")], capsys)
@@ -97,10 +137,10 @@ def test_a_picture_without_probability_is_one_failure(run, pictures, five_views,
 
 
 def test_when_no_picture_is_left_no_file_is_replaced(run, pictures, tmp_path, monkeypatch, capsys):
-    def without(posterior, region):
-        raise NoProbability(region, list(range(len(posterior))))
+    def without(posterior, weights):
+        raise NoProbability(weights.region, list(range(len(posterior))))
 
-    monkeypatch.setattr(LocationPosterior, "within", without)
+    monkeypatch.setattr(LocationPosterior, "weighted", without)
     out = tmp_path / "out.csv"
     out.write_text("old")
     code, lines = outcome(predict.main, [str(run), *pictures, "--within", AFRICA, "--out", str(out)], capsys)

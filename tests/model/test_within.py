@@ -127,14 +127,17 @@ def test_what_is_inside_is_as_it_was_and_nothing_is_outside(kind, region):
 
 
 DENSITIES = {  # whose mixtures integrate to one over the Earth, as the pixels of level 0 are finer than cells
-    "one pass": KINDS["one pass"],
+    "one pass": lambda: seeing(std=0.2, sample_steps=1, decoder_nside=32),
     "two levels": lambda: zoomed(noise=0.3, zoom_into=4, zoom=2.0, sample_steps=1),
     "three levels": lambda: sure_of(CENTER, 40, zoom_into=2, decoder_nside=64),
 }
 
 
-@pytest.mark.parametrize("kind", DENSITIES)
-@pytest.mark.parametrize("bounds", [(-30, -70, 40, -20), (15.5, -43.8, 15.9, -43.4)], ids=["box", "small box"])
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [*((kind, bounds) for kind in DENSITIES for bounds in ((-30, -70, 40, -20), (15.5, -43.8, 15.9, -43.4))),
+     ("one pass", (14.2, -45.3, 14.6, -44.9))],
+)  # fmt: skip
 def test_the_density_within_a_region_integrates_to_one(kind, bounds):
     """By ten thousand locations inside, whatever the pixels are."""
     places, each = evenly(*bounds)

@@ -83,6 +83,8 @@ class LocDiffusion(PretrainedModel):
             self.add_level(level)
 
     validation_nats = held_out.validation_nats
+    prior = property(priors.learned)
+    prior_of = priors.of_places
 
     def add_level(self, level: RefinementLevel) -> None:
         """Let a level refine what the levels there are say."""
@@ -162,27 +164,6 @@ class LocDiffusion(PretrainedModel):
             return base
         features, cells_each = self.image_features(embeddings), self.config.inference.zoom_into
         return refine(base, self.refinements, self.geometries, features, cells_each)
-
-    @property
-    def prior(self) -> priors.Prior:
-        """The density of the training places, which posteriors contain. Raises InputError if the model holds none."""
-        return priors.of_natural_params("training places", self._learned_prior(), self.grid)
-
-    def prior_of(self, name: str, lat_lon: Tensor) -> priors.Prior:
-        """Return the density of locations (n, 2), estimated as that of the training places is.
-
-        Raises InputError if the model holds no prior that this could replace.
-        """
-        self._learned_prior()
-        return priors.of_places(name, lat_lon, self.grid, self.objective.quadrature)
-
-    def _learned_prior(self) -> Tensor:
-        if not (isinstance(self.calibration, Calibration) and self.calibration.prior.any()):
-            raise InputError(
-                "the model holds no density of its training places: its loss is not likelihood, or it is of an old "
-                "version; train it again"
-            )
-        return self.calibration.prior
 
     @property
     def posterior_batch_size(self) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locdiff.model import calibration
+from locdiff.errors import InputError
+from locdiff.model.calibration import prior_of
 from locdiff.sphere import pixels
 from locdiff.sphere.healpix import HealpixTransform
 
@@ -40,9 +41,27 @@ def of_natural_params(name: str, natural_params: Tensor, grid: HealpixTransform)
     return Prior(name, (pixels.softmax(values) * values.shape[-1]).cpu())
 
 
-def of_places(name: str, lat_lon: Tensor, grid: HealpixTransform, quadrature: HealpixTransform) -> Prior:
-    """Return the density of locations (n, 2), by the estimator of the density of the training places."""
-    return of_natural_params(name, calibration.prior_of(lat_lon, quadrature), grid)
+def learned(model) -> Prior:
+    """Return the density of a model's training places, which its posteriors contain.
+
+    Raises InputError if the model holds none.
+    """
+    found = getattr(model.calibration, "prior", None)
+    if found is None or not found.any():
+        raise InputError(
+            "the model holds no density of its training places: its loss is not likelihood, or it is of an old "
+            "version; train it again"
+        )
+    return of_natural_params("training places", found, model.grid)
+
+
+def of_places(model, name: str, lat_lon: Tensor) -> Prior:
+    """Return the density of locations (n, 2), estimated as that of a model's training places is.
+
+    Raises InputError if the model holds no prior that this could replace.
+    """
+    learned(model)
+    return of_natural_params(name, prior_of(lat_lon, model.objective.quadrature), model.grid)
 
 
 def log_ratio(new: Prior, old: Prior) -> Tensor:

@@ -6,16 +6,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area
-from locdiff.model.refined_posterior import RefinedPosterior, sample_pixels
+from locdiff.model.divided import Divided, best_caps
+from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area, disc_nodes
+from locdiff.model.refined_posterior import LIGHT, RefinedPosterior, sample_pixels
+from locdiff.model.reweighted_caps import divided_base, small_masses, with_pieces
 from locdiff.model.reweighted_modes import BasePart, CellPart, exact_modes
 from locdiff.model.reweighted_parts import parts_of
 from locdiff.model.reweighting import LEAST, NoProbability, Weights, split
 from locdiff.seeding import PictureNoise
-from locdiff.sphere import pixels, shdd
+from locdiff.sphere import basins, pixels, shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM
 from locdiff.sphere.healpix import ang2pix
 from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.sphere.points import Points, width_of
 
 Source = PixelPosterior | RefinedPosterior
 
@@ -102,7 +105,7 @@ class ReweightedPosterior(LocationPosterior):
 
     @cached_property
     def _basins(self) -> Tensor:  # of densities: a pixel that is cut is no valley
-        return pixels.basins(self._mean_density)
+        return basins.basins(self._mean_density)
 
     @property
     def _mean_density(self):
@@ -135,7 +138,9 @@ class ReweightedPosterior(LocationPosterior):
         for i, part in enumerate(self._parts):
             of_points = self.components[i - 1].unit_vectors if i else lambda _: self.grid.unit_vectors
             mass = pixels.mass_by_km(part.points, of_points, lat_lon)
-            yield mass + pixels.mass_by_km(part.pieces, part.unit_vectors, lat_lon)
+            if part.pieces.shape[1]:
+                mass = mass + pixels.mass_by_km(part.pieces, part.unit_vectors, lat_lon)
+            yield mass
 
     def mass_within(self, lat_lon):
         """See `LocationPosterior.mass_within`. With refinement levels, where a cap is too small to count points, it is
@@ -173,5 +178,36 @@ class ReweightedPosterior(LocationPosterior):
         return rank[:, None] <= last[..., None], (area.gather(1, last) * pixel_km2).float()
 
     def best_within(self):
-        """See `LocationPosterior.best_within`: as the source, of these densities."""
-        return type(self.source).best_within(self)  # pyright: ignore[reportArgumentType]  # it asks what every posterior has
+        """See `LocationPosterior.best_within`: what the source does, of these masses."""
+        (mode, basin), pixel_km = (part[:, 0] for part in self.modes()), width_of(self.grid.nside) * EARTH_RADIUS_KM
+        if isinstance(self.source, RefinedPosterior):
+            small = [k for k in THRESHOLDS_KM if k < pixel_km]
+            found = {k: (mode, mass) for k, mass in zip(small, self.mass_within(mode).T, strict=False)}
+            return found | best_caps(self._as_masses(), mode, THRESHOLDS_KM[len(small) :])
+        small = [k for k in THRESHOLDS_KM if k <= pixel_km / 2]
+        if self.base.objective.is_natural:
+            nodes, node_weights = disc_nodes(mode, small)
+            chunks = list(divided_base(self.base, self._parts[0], self.weights, self.log_mass, nodes))
+            density = torch.cat([mode.new_empty(0), *(chunk.density.flatten() for chunk in chunks)])
+            whole = split(self.weights.region, self.grid.nside).whole
+            how = self._parts[0], whole, mode, nodes, density.view(nodes.shape[:-1]), small, node_weights
+            found = {k: (mode, own.clamp(max=1)) for k, own in zip(small, small_masses(*how).T, strict=True)}
+        else:
+            chunks, rate = self._as_masses(), self.log_prob(mode).exp() / basin
+            found = {k: (mode, -basin * torch.expm1(-rate * cap_area(k))) for k in small}
+        return found | best_caps(chunks, mode, THRESHOLDS_KM[len(small) :])
+
+    def _as_masses(self):
+        """Yield, for each picture, its pixels, and apart from them what points of cells and smaller pixels hold, where
+        it is more than LIGHT."""
+        widths = [width_of(self.grid.nside), *(component.point_widths.numpy() for component in self.components)]
+        for i in range(len(self)):
+            whole, fine = self._parts[0].points[i].clone(), [Points.none()]
+            for component, part in zip(self.components, self._parts[1:], strict=True):
+                mass, pixel = part.points[i], component.pixels[i]
+                light = mass <= LIGHT
+                whole.index_add_(0, pixel[light], mass[light])
+                xyz = component.unit_vectors(i)[:, ~light].T.numpy()
+                fine.append(Points(xyz, mass[~light].numpy(), component.point_widths[~light].numpy()))
+            found = Divided(whole.numpy()[None], [Points.joined(fine)], torch.empty(1, 0))
+            yield with_pieces(found, self._parts, widths, i, self.grid.nside)

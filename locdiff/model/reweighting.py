@@ -117,6 +117,10 @@ class Weights:
         pixel, r = interpolation(healpy.npix2nside(len(self.log_ratio)), check_lat_lon(lat_lon).view(-1, 2))
         return (self.log_ratio[pixel] * r).sum(dim=-1).view(lat_lon.shape[:-1])
 
+    def log_factor_at(self, xyz: Tensor) -> Tensor:
+        """Return log_ratio at unit vectors (m, 3): (m,), float64."""
+        return torch.zeros(len(xyz)).double() if self.log_ratio is None else self.log_factor(from_unit_vector(xyz))
+
     def log(self, lat_lon: Tensor) -> Tensor:
         """Return the logs of the weights at locations (..., 2): (...), float64; minus infinity outside the region."""
         factor = self.log_factor(lat_lon)

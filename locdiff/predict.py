@@ -7,6 +7,9 @@ python -m locdiff.predict RUN FOLDER --out places.geojson  or .csv, .jsonl (defa
 python -m locdiff.predict RUN FOLDER --html places.html    a page to look at: pictures, densities on the map, places
 python -m locdiff.predict RUN --text "San José"            words, for a run on texts; on CLIP's embeddings: experimental
 python -m locdiff.predict RUN TEXTS.csv                    all words in a table, of its column text
+python -m locdiff.predict RUN FOLDER --within region.geojson --on-land     given that they lie there; or in a box,
+                                                           --within lat,lon,lat,lon: south-west, north-east
+python -m locdiff.predict RUN FOLDER --prior land          by another prior than the density of the training places
 
 RUN is the folder of a training run, or a model on the Hugging Face Hub (OWNER/NAME). The predictions of a picture are
 
@@ -19,7 +22,8 @@ A csv file has one line a picture, with place 1, 2, ...; --long has one line a p
 that hold 50 and 90 % of the density. --exiftool FILE is for exiftool -r -csv=FILE PICTURES, which writes the places
 into the pictures.
 
-Pictures that cannot be read are named, and the others go on; the exit code is then 2.
+Pictures that cannot be read, or that have no probability in the region, are named, and the others go on; the exit code
+is then 2.
 """
 
 import contextlib
@@ -30,7 +34,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from locdiff import memory, options
+from locdiff import given, memory, options
 from locdiff.data.decoding import MAX_PIXELS
 from locdiff.data.encoders import is_text_encoder
 from locdiff.data.prediction_files import FORMATS, open_exiftool, open_output
@@ -57,6 +61,7 @@ def make_parser():
         "source", type=text, nargs="*", metavar="PICTURE", help="pictures, folders, archives; or embeddings folder"
     )
     add_outputs(parser)
+    given.add_options(parser)
     parser.add_argument(
         "--text", type=text, action="append", default=[], metavar="WORDS", help="locate words (repeatable)"
     )
@@ -101,7 +106,7 @@ def add_outputs(parser):
 def parse(argv):
     """Return the arguments, checked as far as they can be without the model."""
     parser = make_parser()
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(given.joined(sys.argv[1:] if argv is None else argv))
     if not arguments.source and not arguments.text:
         parser.error("give pictures, folders, archives, an embeddings folder or --text")
     if arguments.long and arguments.out and arguments.out.suffix.lower() != ".csv":
@@ -128,36 +133,39 @@ def main(argv=None):
     """Run the command line."""
     arguments = parse(argv)
     memory.set_budget(arguments.memory)
+    known = given.Given.of(arguments)
     device = pick_device(arguments.device)
     pipeline = Pipeline.from_pretrained(
         arguments.run, device, arguments.weights, local_files_only=arguments.local_files_only
     )
-    tally = Tally()
+    known, tally = known.for_model(pipeline.model), Tally()
     batch, workers, pixels = arguments.batch, arguments.workers, arguments.max_pixels
     total, batches = read_sources(arguments.source, arguments.text, pipeline, batch, workers, tally, pixels)
     for path, option, limit in ((arguments.html, "--html", page.LIMIT), (arguments.map, "--map", MAP_LIMIT)):
         if path and total > limit:
             raise InputError(f"{option} shows at most {limit} pictures, got {total}; --out takes any number")
-    shown, failed = predict_all(arguments, pipeline, total, batches, tally)
+    shown, failed = predict_all(arguments, pipeline, known, total, batches, tally)
     if shown["names"]:
-        draw(arguments, pipeline.model, shown | {"density": torch.cat(shown["density"])})
-    tell(tally, failed, total)
+        draw(arguments, pipeline.model, known, shown | {"density": torch.cat(shown["density"])})
+    tell(tally, failed, total, known)
 
 
-def tell(tally, failed, total):
+def tell(tally, failed, total, known):
     """Print what became of the pictures. Raises InputError if any of `total` failed: [(name, reason), ...]."""
     if tally.found:
         tally.used = tally.found - len(failed)
         for name, reason in failed:
             tally.failed.add(f"{name} ({reason})")
         print(tally, file=sys.stderr)
-    for name, reason in failed:
-        print(f"cannot read the {tally.noun[:-1]} {name}: {reason}", file=sys.stderr)
+    verbs = ["locate" if reason == known.reason else "read" for _, reason in failed]
+    for verb, (name, reason) in zip(verbs, failed, strict=True):
+        print(f"cannot {verb} the {tally.noun[:-1]} {name}: {reason}", file=sys.stderr)
     if failed:
-        raise InputError(f"{len(failed)} of {total} {tally.noun} could not be read; the first: {failed[0][0]}")
+        what = " or ".join(done for verb, done in (("read", "read"), ("locate", "located")) if verb in verbs)
+        raise InputError(f"{len(failed)} of {total} {tally.noun} could not be {what}; the first: {failed[0][0]}")
 
 
-def predict_all(arguments, pipeline, total, batches, tally):
+def predict_all(arguments, pipeline, known, total, batches, tally):
     """Write the predictions of all batches; return what is to be drawn and [(name, reason), ...] of the failures.
 
     Raises InputError if all failed: then no old file is replaced.
@@ -170,22 +178,22 @@ def predict_all(arguments, pipeline, total, batches, tally):
     ):
         for names, embeddings, openers, failures in batches:
             failed += failures
-            start = done
-            for posterior, predictions in pipeline.stream(
-                embeddings, arguments.samples, arguments.top_k, arguments.seed, done
+            seen = set()
+            for rows, posterior, predictions in known.stream(
+                pipeline, embeddings, arguments.samples, arguments.top_k, arguments.seed, done
             ):
-                for prediction in predictions:
-                    write(names[done - start], prediction)
-                    done += 1
+                for row, prediction in zip(rows, predictions, strict=True):
+                    write(names[row], prediction)
+                done, seen = done + len(rows), seen | set(rows)
                 if arguments.html or arguments.map:
                     shown["predictions"] += predictions
                     shown["density"].append(posterior.pixel_probs)
-            if arguments.html or arguments.map:
-                shown["names"] += names
-                shown["pictures"] += [to_show(opener) for opener in openers]
+                    shown["names"] += [names[row] for row in rows]
+                    shown["pictures"] += [to_show(openers[row]) for row in rows]
+            failed += [(name, known.reason) for row, name in enumerate(names) if row not in seen]
             bar.update(len(names) + len(failures))
         if not done:
-            tell(tally, failed, total)
+            tell(tally, failed, total, known)
     return shown, failed
 
 
@@ -208,7 +216,7 @@ def to_show(opener):
     return picture
 
 
-def draw(arguments, model, shown):
+def draw(arguments, model, known, shown):
     """Write the page and the map that the arguments ask for."""
     if arguments.html:
         n, folder = len(shown["names"]), Path(arguments.run).resolve().name
@@ -220,6 +228,7 @@ def draw(arguments, model, shown):
         note = f"Model {folder}: l_max {model.config.network.l_max}, {kind} as embeddings by {model.config.encoder}."
         if has_words:
             note += " Words are embedded by CLIP's text tower: experimental."
+        note += known.note
         page.write_page(arguments.html, title, note, **shown)
     if arguments.map:
         predictions = shown["predictions"]

@@ -53,6 +53,18 @@ def read_places(path, missing_is_nan=False, blank_is_nan=False, columns=None):
     return places
 
 
+def read_locations(path):
+    """Return the locations (n, 2) in degrees in a csv, tsv or parquet file with columns lat, lon.
+
+    Raises InputError, with its line, for one that is missing or wrong, and for a file without any.
+    """
+    places, blank, lines = _read(path, None, ("lat", "lon"))
+    _check(places, np.ones_like(blank), path, lines)
+    if not len(places.lat_lon):
+        raise InputError(f"{path} holds no places; write one a line, in the columns lat and lon")
+    return places.lat_lon
+
+
 def read_texts(path):
     """Return the texts in a csv, tsv or parquet file with a column text, with the ids and places where there are any.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
-from locdiff.model import diffusion, held_out
+from locdiff.model import diffusion, held_out, priors
 from locdiff.model.calibration import Calibration, prior_of
 from locdiff.model.cell_geometry import CellGeometry
 from locdiff.model.checkpoint import PretrainedModel
@@ -20,6 +20,7 @@ from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import refine
 from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, calibrate_level, cell_priors, occupied_cells
 from locdiff.model.reverse_process import ReverseProcess
+from locdiff.model.reweighted_posterior import ReweightedPosterior
 from locdiff.model.ridge import RidgeReadoutLevel, ridge_levels
 from locdiff.model.training_data import TrainingData
 from locdiff.model.whitening import fit_whitening
@@ -82,6 +83,8 @@ class LocDiffusion(PretrainedModel):
             self.add_level(level)
 
     validation_nats = held_out.validation_nats
+    prior = property(priors.learned)
+    prior_of = priors.of_places
 
     def add_level(self, level: RefinementLevel) -> None:
         """Let a level refine what the levels there are say."""
@@ -218,3 +221,6 @@ class LocDiffusion(PretrainedModel):
 
     def __getstate__(self):  # its caches are its own
         return {name: value for name, value in self.__dict__.items() if name != "geometries"}
+
+
+LocationPosterior._make_reweighted = ReweightedPosterior

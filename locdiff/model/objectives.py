@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from locdiff.sphere import pixels, shdd
+from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.spherical_harmonics import real_spherical_harmonics
 
@@ -53,6 +53,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, coeffs: Tensor, pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
         """Return the log density in nats per steradian at one location a picture, (n, 2) -> (n,)."""
+
+    @abstractmethod
+    def log_density(self, coeffs: Tensor, pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
+        """Return the log densities at the same locations (m, 2) for all pictures, but for a constant each: (n, m)."""
 
     @abstractmethod
     def sample(
@@ -111,6 +115,19 @@ class Likelihood(Objective):
             parts.append(self._log_density(at, fine.synthesis(chunk.to(fine.k.device))))
         return torch.cat(parts)
 
+    def log_density(self, coeffs, pixel_probs, lat_lon):
+        values = decoder.synthesis_at(coeffs, lat_lon)
+        if not self.broad[0]:
+            return values
+        grid = healpix_transform(self.l_max, healpy.npix2nside(pixel_probs.shape[-1]), device=self.quadrature.k.device)
+        parts = []
+        for chunk, at in zip(coeffs.split(8), values.split(8), strict=True):  # in the processor's cache
+            picture = torch.arange(len(chunk)).repeat_interleave(at.shape[1])
+            parts.append(
+                self._log_density(at.flatten(), grid.synthesis(chunk.to(grid.k.device)), picture).view(at.shape)
+            )
+        return torch.cat(parts) if parts else values
+
     def mass_above(self, coeffs: Tensor, lat_lon: Tensor, nside: int) -> Tensor:
         """Return the probability of all that is denser than one location a picture, (n, D) and (n, 2) -> (n,).
 
@@ -160,6 +177,9 @@ class Regression(Objective):
 
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         return pixels.log_prob(pixel_probs, lat_lon)
+
+    def log_density(self, coeffs, pixel_probs, lat_lon):
+        return pixels.log_density(pixel_probs, lat_lon)
 
     def sample(self, output, uniform, grid, mode_seek, one_pass):
         coeffs = self.coeffs(output)

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from locdiff.errors import InputError
 from locdiff.model.divided import best_caps, divided, undivided
+from locdiff.model.priors import Prior, log_ratio
+from locdiff.model.reweighting import Region, Weights
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import basins, decoder, pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector
@@ -32,6 +35,9 @@ class LocationPosterior(ABC):
 
     pixel_probs: Tensor
     grid: HealpixTransform
+    _make_reweighted: ClassVar[
+        Callable[..., "LocationPosterior"]
+    ]  # `locdiffusion` sets it: the class derives from this
     _modes: tuple[int, Tensor, Tensor] | None = None  # the largest k asked for, and its modes
 
     def __len__(self) -> int:
@@ -52,6 +58,24 @@ class LocationPosterior(ABC):
 
         It is made for galleries: of pixels, or interpolated between them, where `log_prob` is exact.
         """
+
+    def within(self, region: Region) -> "LocationPosterior":
+        """Return the posterior given that the locations lie in a region, of `data.regions` or `data.geojson`.
+
+        Its density is zero outside. Raises NoProbability, an InputError, if a picture has no probability inside.
+        """
+        return self.weighted(Weights(region))
+
+    def reweighted(self, new: Prior, old: Prior) -> "LocationPosterior":
+        """Return the posterior by Bayes' rule with the prior `new` in place of `old`, which is `LocDiffusion.prior`.
+
+        Raises NoProbability if a picture has none in the region of the new prior.
+        """
+        return self.weighted(Weights(new.region, log_ratio(new, old)))
+
+    def weighted(self, weights: Weights) -> "LocationPosterior":
+        """Return the posterior times weights, normalised. Raises NoProbability, as `within`."""
+        return self._make_reweighted(self, weights)
 
     @abstractmethod
     def sample(self, count: int, seed: int = 0, first: int = 0) -> Tensor:

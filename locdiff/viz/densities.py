@@ -20,6 +20,8 @@ Finer = tuple[np.ndarray, np.ndarray]  # locations (m, 2) and the ratios there (
 FAINTEST = 1e-6  # the least ratio that is told from zero
 FLAT = 1.001  # a density whose values differ by less is uniform
 RANGE = 10_000  # of the shades
+SAME = 1e-3  # ratios that differ by a smaller part are those of one pixel
+PEAKS = 5  # modes that may have the largest density
 LEAST_PEAK = 10.0  # a density whose largest ratio is lower is drawn fainter
 
 
@@ -44,6 +46,28 @@ def of_posterior(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
         return 4 * np.pi * logs.exp().numpy().reshape(lat_lon.shape[:-1])
 
     return ratio_at
+
+
+def between_pixels(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what `of_posterior` does, but interpolated as by `of_pixels` where the density is only known by pixels.
+
+    There no refinement level adds anything, so the density is that of the pixel.
+    """
+    coarse, fine, probs = of_pixels(posterior.pixel_probs[i]), of_posterior(posterior, i), posterior.pixel_probs[i]
+    ratios, nside = len(probs) * probs.double().numpy(), healpy.npix2nside(len(probs))
+
+    def ratio_at(lat_lon):
+        own = ratios[healpy.ang2pix(nside, lat_lon[..., 1], lat_lon[..., 0], lonlat=True)]
+        found = fine(lat_lon)
+        return np.where(np.isclose(found, own, rtol=SAME), coarse(lat_lon), found)
+
+    return ratio_at
+
+
+def largest_ratio(posterior: Any, i: int) -> float:
+    """Return the largest ratio of picture i's density, at its modes or in its pixels."""
+    probs, modes = posterior.pixel_probs[i], posterior.modes(PEAKS)[0][i]
+    return max(len(probs) * probs.max().item(), of_posterior(posterior, i)(modes.double().numpy()).max().item())
 
 
 def pixels_of(density: Tensor) -> Finer:

@@ -20,7 +20,6 @@ Finer = tuple[np.ndarray, np.ndarray]  # locations (m, 2) and the ratios there (
 FAINTEST = 1e-6  # the least ratio that is told from zero
 FLAT = 1.001  # a density whose values differ by less is uniform
 RANGE = 10_000  # of the shades
-SAME = 1e-3  # ratios that differ by a smaller part are those of one pixel
 PEAKS = 5  # modes that may have the largest density
 LEAST_PEAK = 10.0  # a density whose largest ratio is lower is drawn fainter
 
@@ -49,17 +48,14 @@ def of_posterior(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def between_pixels(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what `of_posterior` does, but interpolated as by `of_pixels` where the density is only known by pixels.
-
-    There no refinement level adds anything, so the density is that of the pixel.
-    """
-    coarse, fine, probs = of_pixels(posterior.pixel_probs[i]), of_posterior(posterior, i), posterior.pixel_probs[i]
-    ratios, nside = len(probs) * probs.double().numpy(), healpy.npix2nside(len(probs))
+    """Return what `of_posterior` does, but with what is known by pixels alone interpolated as by `of_pixels`: all of a
+    density of one level, and of a refined one what remains of level 0."""
+    probs, fine = posterior.remaining[i], of_posterior(posterior, i)
+    coarse, ratios, nside = of_pixels(probs), len(probs) * probs.double().numpy(), healpy.npix2nside(len(probs))
 
     def ratio_at(lat_lon):
         own = ratios[healpy.ang2pix(nside, lat_lon[..., 1], lat_lon[..., 0], lonlat=True)]
-        found = fine(lat_lon)
-        return np.where(np.isclose(found, own, rtol=SAME), coarse(lat_lon), found)
+        return np.maximum(fine(lat_lon) - own, 0) + coarse(lat_lon)
 
     return ratio_at
 

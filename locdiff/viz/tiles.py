@@ -6,10 +6,14 @@ LIMIT degrees of latitude. A position (x, y) on the map lies in [0, 1], y downwa
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
+import healpy
 import numpy as np
+from contourpy import FillType, contour_generator
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from locdiff.data.blue_marble import basemap_file
 from locdiff.errors import InputError
@@ -22,6 +26,7 @@ LIMIT = float(np.degrees(np.arctan(np.sinh(np.pi))))  # 85.05 degrees
 MARBLE_KM = 7.4  # a pixel of the Blue Marble at the equator
 MARBLE = 0.72  # its share of the colors of a tile; the rest is the style's sea, so that densities stand out
 LINES = {"coast": 0.9, "border": 0.55}  # how opaque
+OUTLINE_FINE = 16  # points along the equator for which regions are outlined, over nside: four a pixel
 FINE = 2  # lines are drawn so many times larger, and reduced
 
 
@@ -29,6 +34,12 @@ def position(lat_lon: np.ndarray) -> np.ndarray:
     """Return the positions (..., 2) on the map of locations (..., 2) in degrees; beyond LIMIT that of LIMIT."""
     lat = np.radians(np.clip(lat_lon[..., 0], -LIMIT, LIMIT))
     return np.stack([lat_lon[..., 1] / 360 + 0.5, 0.5 - np.arcsinh(np.tan(lat)) / (2 * np.pi)], axis=-1)
+
+
+def location(xy: np.ndarray) -> np.ndarray:
+    """Return the locations (..., 2) in degrees at positions (..., 2); `position` is the inverse."""
+    lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * xy[..., 1]))))
+    return np.stack([lat, 360 * xy[..., 0] - 180], axis=-1)
 
 
 def check(zoom: int, x: int, y: int) -> None:
@@ -44,8 +55,30 @@ def locations(zoom: int, x: int, y: int) -> np.ndarray:
     """
     check(zoom, x, y)
     offset = (np.arange(SIDE) + 0.5) / SIDE
-    lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * (y + offset) / 2**zoom))))
-    return np.stack(np.meshgrid(lat, (x + offset) / 2**zoom * 360 - 180, indexing="ij"), axis=-1)
+    return location(np.stack(np.meshgrid((x + offset) / 2**zoom, (y + offset) / 2**zoom), axis=-1))
+
+
+Outline = tuple[list[list[np.ndarray]], list[np.ndarray]]  # polygons, each an outer ring and holes; and rims
+
+
+def region_outlines(probs: Tensor) -> list[Outline]:
+    """Return the regions that hold 50 and 90 % of a density (N,) of HEALPix pixels, rings and lines (k, 2) in degrees.
+
+    They end halfway between pixels, in value: where the density, linear between them, has a value of
+    `densities.region_levels`. Rings go a little beyond the antimeridian, where the map is cut; rims are no part of the
+    cut.
+    """
+    count = OUTLINE_FINE * healpy.npix2nside(len(probs))
+    x, y = (np.arange(-1, count + 1) + 0.5) / count, (np.arange(count) + 0.5) / count
+    at = location(np.stack(np.meshgrid(x, y), axis=-1))
+    ratio = healpy.get_interp_val(len(probs) * probs.double().numpy(), at[..., 1], at[..., 0], lonlat=True)
+    contours = contour_generator(x, y, ratio, fill_type=FillType.OuterOffset)
+    found = []
+    for level in densities.region_levels(probs):
+        filled = zip(*contours.filled(level, np.inf), strict=True)
+        rings = [[location(points[a:b]) for a, b in pairwise(ends.tolist())] for points, ends in filled]
+        found.append((rings, [location(line) for line in contours.lines(level)]))
+    return found
 
 
 def density(
@@ -94,8 +127,8 @@ def _pixel_km(zoom):
 
 @lru_cache(maxsize=6)
 def _segments(name, resolution):
-    """Return the straight parts of all coasts or borders, positions of both ends (m, 2, 2); the meridians along which
-    shores are cut, 180 W and in Antarctica Greenwich's, are none."""
+    """Return the straight parts of all coasts or borders, positions of both ends (m, 2, 2), and the least and largest x
+    and y of each (m, 2); the meridians along which shores are cut, 180 W and in Antarctica Greenwich's, are none."""
     km = base_map.RESOLUTIONS[resolution][1]
     if name == "coast":
         lines = [line for _, line in base_map.shorelines(resolution, base_map.SMALLEST_PIXELS * km**2)]
@@ -106,15 +139,16 @@ def _segments(name, resolution):
     lon, lat = np.abs(ends[..., 0]), ends[..., 1]
     cut = (np.abs(lon - 180) < 0.01).all(axis=1) | (np.abs(np.diff(ends[..., 0])[:, 0]) > 180)
     cut |= ((lon < 0.01) & (lat < -60)).all(axis=1) | (np.abs(lat) >= LIMIT).all(axis=1)
-    return position(ends[~cut][..., ::-1]).astype(np.float32)
+    found = position(ends[~cut][..., ::-1]).astype(np.float32)
+    return found, found.min(axis=1), found.max(axis=1)
 
 
 def _line_mask(name, zoom, x, y):
     """Return how much of each pixel of a tile (SIDE, SIDE) lines cover, in [0, 1]."""
-    ends = _segments(name, base_map.resolution_for(_pixel_km(zoom)))
+    ends, least, largest = _segments(name, base_map.resolution_for(_pixel_km(zoom)))
     corner, margin = np.array([x, y]) / 2**zoom, 2 / SIDE / 2**zoom
     low, high = corner - margin, corner + 2.0**-zoom + margin
-    near = ((ends.max(axis=1) > low) & (ends.min(axis=1) < high)).all(axis=1)
+    near = ((largest > low) & (least < high)).all(axis=1)
     image = Image.new("L", (FINE * SIDE, FINE * SIDE))
     draw = ImageDraw.Draw(image)
     for line in ((ends[near].astype(float) - corner) * (2**zoom * FINE * SIDE)).reshape(-1, 4).tolist():

@@ -5,7 +5,7 @@ import io
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,6 @@ from PIL import Image
 from locdiff.data import gazetteer
 from locdiff.data.decoding import MAX_PIXELS, decode
 from locdiff.data.encoders import is_text_encoder
-from locdiff.data.region_polygons import multipolygon
 from locdiff.errors import InputError
 from locdiff.pipeline import Pipeline, Prediction, summarize
 from locdiff.viz import densities, tiles
@@ -25,7 +24,8 @@ from locdiff.viz import densities, tiles
 MOST_BYTES = 50_000_000  # of a picture
 MOST_LETTERS = 1000  # of words
 MOST_PICTURES = 20  # chosen at once
-MOST_MODES, SAMPLES = 10, 16
+MOST_MODES, SAMPLES, SHARES = 10, 16, (50, 90)
+LEAST_PROBABILITY = 1e-4  # of a further mode that is shown
 KEPT = 50  # answers
 # of pictures, as Pillow names them; it hands others, such as EPS, to other programs
 FORMATS = ("JPEG", "MPO", "JPEG2000", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
@@ -113,12 +113,12 @@ class Answers:
         with torch.no_grad():
             posterior = self.pipeline.model.posterior(embedding)
             (prediction,) = summarize(posterior, SAMPLES, MOST_MODES)
-            largest = densities.largest_ratio(posterior, 0)
+            largest, outlines = densities.largest_ratio(posterior, 0), tiles.region_outlines(posterior.pixel_probs[0])
         key = secrets.token_urlsafe(16)
         self._kept[key] = Answer(densities.between_pixels(posterior, 0), largest, taken)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return {"key": key, "name": name} | describe(prediction)
+        return {"key": key, "name": name} | describe(prediction, outlines)
 
     def _get(self, key):
         with contextlib.suppress(KeyError):
@@ -126,20 +126,22 @@ class Answers:
         raise Refusal(f"This answer is no longer kept: the last {KEPT} are.", 404)
 
 
-def describe(prediction: Prediction) -> dict[str, Any]:
-    """Return what the page shows of a prediction, for JSON: degrees, km and km^2; rings and lines are of (lat, lon)."""
-    regions = [(50, prediction.pixels_50, prediction.area_50_km2), (90, prediction.pixels_90, prediction.area_90_km2)]
+def describe(prediction: Prediction, outlines: Sequence[tiles.Outline]) -> dict[str, Any]:
+    """Return what the page shows of a prediction, for JSON: degrees and km; rings and rims are lines of (lat, lon).
+
+    The first mode is always there, the others if they have LEAST_PROBABILITY.
+    """
+    modes = sum(probability >= LEAST_PROBABILITY for probability in prediction.probabilities) or 1
+    within = prediction.within
     return {
-        "modes": _places(prediction.places, probability=prediction.probabilities),
+        "modes": _places(prediction.places[:modes], probability=prediction.probabilities[:modes]),
         "within": _places(
-            [one[:2] for one in prediction.within.values()],
-            probability=[one[2] for one in prediction.within.values()],
-            km=list(prediction.within),
+            [one[:2] for one in within.values()], km=list(within), probability=[one[2] for one in within.values()]
         ),
         "radius_50_km": prediction.radius_50_km,
         "radius_90_km": prediction.radius_90_km,
         "samples": prediction.samples,
-        "regions": [_region(share, prediction.nside, pixels, area) for share, pixels, area in regions],
+        "regions": [_region(share, *outline) for share, outline in zip(SHARES, outlines, strict=False)],
     }
 
 
@@ -157,30 +159,13 @@ def _place(lat, lon):
     return {"lat": lat, "lon": lon, "where": gazetteer.describe(torch.tensor([[lat, lon]]))[0]}
 
 
-def _region(share, nside, pixels, area):
-    polygons = [[np.array(ring)[:, ::-1] for ring in polygon] for polygon in multipolygon(nside, pixels)]
-    return {
-        "share": share,
-        "area_km2": area,
-        "polygons": [[ring.tolist() for ring in polygon] for polygon in polygons],
-        "rims": [line.tolist() for polygon in polygons for ring in polygon for line in rims(ring)],
-    }
+def _region(share, polygons, rims):
+    polygons = [[_rounded(ring) for ring in polygon] for polygon in polygons]
+    return {"share": share, "polygons": polygons, "rims": [_rounded(rim) for rim in rims]}
 
 
-def rims(ring: np.ndarray) -> list[np.ndarray]:
-    """Return the lines (k, 2) of a closed ring (m, 2) of [lat, lon] that bound its region on the Earth.
-
-    Sides along the antimeridian, where the map is cut, and along the edges of the map at the poles do not.
-    """
-    at_edge = np.abs(ring) >= [90, 180]
-    false = (at_edge[1:] & at_edge[:-1]).any(axis=1)
-    if not false.any():
-        return [ring]
-    start = int(false.argmax()) + 1  # after a side that is none, so that no line is cut where the ring is closed
-    order = np.r_[start : len(false), :start]
-    pieces = np.split(order, np.flatnonzero(false[order]) + 1)
-    sides = [piece[~false[piece]] for piece in pieces]
-    return [np.concatenate([ring[part], ring[part[-1] + 1][None]]) for part in sides if len(part)]
+def _rounded(line):
+    return line.round(3).tolist()
 
 
 @lru_cache(maxsize=2000)

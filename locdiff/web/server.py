@@ -176,7 +176,7 @@ class Site:
         return _json(await asyncio.to_thread(self.answers.taken, request.path_params["key"]))
 
     async def _answer(self, request, name, most, answer):
-        """Send answer(body), computed in a thread. Raises Refusal for a body of over `most` bytes, or if too many wait."""
+        """Send answer(body), computed in a thread. Raises Refusal for over `most` bytes, or if too many wait."""
         if self.waiting >= MOST_WAITING:
             raise Refusal(f"{name} was not taken: {MOST_WAITING} others are being located; try again in a minute.", 429)
         self.waiting += 1

@@ -3,11 +3,8 @@
 "use strict";
 
 const TURNS = [-360, 0, 360];
-const DEEPEST = Number(document.body.dataset.deepest);
-
-function color(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-}
+const LOOKS = getComputedStyle(document.documentElement);
+const color = (name) => LOOKS.getPropertyValue(`--${name}`).trim();
 
 // Leaflet's own tile layer stops loading by a data URI, which the page's policy forbids.
 const Tiles = L.GridLayer.extend({
@@ -20,7 +17,7 @@ const Tiles = L.GridLayer.extend({
     });
   },
   createTile({ x, y, z }, done) {
-    const tile = document.createElement("img");
+    const tile = make("img");
     tile.alt = "";
     tile.onload = () => done(null, tile);
     tile.onerror = () => done(new Error(`no tile ${z}/${x}/${y}`), tile);
@@ -29,15 +26,16 @@ const Tiles = L.GridLayer.extend({
   },
 });
 
-const map = L.map("map", { minZoom: 1, maxZoom: DEEPEST, maxBounds: [[-89, -540], [89, 540]], preferCanvas: true });
+const deepest = Number(document.body.dataset.deepest);
+const map = L.map("map", { minZoom: 1, maxZoom: deepest, maxBounds: [[-89, -540], [89, 540]], preferCanvas: true });
 map.attributionControl.setPrefix(false).addAttribution(document.body.dataset.credit);
 map.setView([20, 10], map.getSize().x < 600 ? 1 : 2);
 new Tiles("/earth", { zIndex: 1 }).addTo(map);
-L.control.scale({ imperial: false }).addTo(map);
+L.control.scale({ imperial: false, position: "topright" }).addTo(map);
 new ResizeObserver(() => map.invalidateSize()).observe(map.getContainer());
 
 const shown = {}; // layers by name, of the answer that is looked at
-const wanted = {}; // whether each is to be seen
+const wanted = { taken: true }; // whether each is to be seen
 
 function put(name, layer) {
   shown[name]?.remove();
@@ -47,28 +45,29 @@ function put(name, layer) {
 
 function want(name, yes) {
   wanted[name] = yes;
-  if (shown[name]) yes ? shown[name].addTo(map) : shown[name].remove();
+  put(name, shown[name]);
 }
 
-function turned(make) {
-  return L.layerGroup(TURNS.flatMap(make));
+const turned = (draw) => L.layerGroup(TURNS.flatMap(draw));
+
+function make(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
 }
 
-function words(text) {
-  const part = document.createElement("span");
-  part.textContent = text;
-  return part;
+function dot({ lat, lon }, turn, radius, fillColor) {
+  return L.circleMarker([lat, lon + turn], { radius, fillColor, color: color("edge"), weight: 1.5, fillOpacity: 1 });
+}
+
+function mark({ lat, lon }, turn, className, text, title) {
+  const icon = L.divIcon({ className, html: make("span", text), iconSize: null });
+  return L.marker([lat, lon + turn], { icon, keyboard: false }).bindTooltip(make("span", title));
 }
 
 function percent(probability) {
-  return `${(100 * probability).toPrecision(3)} %`;
-}
-
-function pin(place, number, turn) {
-  const icon = L.divIcon({ className: "pin", html: String(number), iconSize: [22, 22] });
-  const title = `${number}. ${percent(place.probability)} ${place.where}`;
-  return L.marker([place.lat, place.lon + turn], { icon, keyboard: false, zIndexOffset: -number })
-    .bindTooltip(words(title));
+  return probability < 1e-4 ? "< 0.01 %" : `${Number((100 * probability).toPrecision(3))} %`;
 }
 
 function drawDensity(key) {
@@ -76,55 +75,40 @@ function drawDensity(key) {
 }
 
 function drawModes(modes) {
-  put("modes", turned((turn) => modes.map((mode, i) => pin(mode, i + 1, turn))));
+  put("modes", turned((turn) => modes.map((mode, i) =>
+    mark(mode, turn, "pin", i + 1, `${percent(mode.probability)} ${mode.where}`).setZIndexOffset(-i))));
 }
 
 function drawRegions(regions) {
-  const look = { color: color("rim"), interactive: false, fill: false };
+  const inside = { stroke: false, fillColor: color("rim"), fillOpacity: 0.06, interactive: false };
   put("regions", turned((turn) => regions.flatMap(({ share, polygons, rims }) => {
-    const line = { ...look, weight: share === 50 ? 1.8 : 1.2, dashArray: share === 50 ? null : "6 4" };
-    const move = ([lat, lon]) => [lat, lon + turn];
-    const inside = { stroke: false, fill: true, fillColor: color("rim"), fillOpacity: 0.06, interactive: false };
+    const move = (line) => line.map(([lat, lon]) => [lat, lon + turn]);
+    const line = share === 50 ? { weight: 1.8 } : { weight: 1.2, dashArray: "6 4" };
     return [
-      L.polygon(polygons.map((polygon) => polygon.map((ring) => ring.map(move))), inside),
-      L.polyline(rims.map((rim) => rim.map(move)), line),
+      L.polygon(polygons.map((rings) => rings.map(move)), inside),
+      L.polyline(rims.map(move), { ...line, color: color("rim"), interactive: false }),
     ];
   })));
 }
 
 function drawSamples(samples) {
-  const look = { radius: 3.5, color: color("edge"), weight: 1, fillColor: color("sample"), fillOpacity: 1 };
-  put("samples", turned((turn) => samples.map(([lat, lon]) =>
-    L.circleMarker([lat, lon + turn], { ...look, interactive: false }))));
+  put("samples", turned((turn) => samples.map(([lat, lon]) => dot({ lat, lon }, turn, 3.5, color("sample")))));
 }
 
 // Distances that have the same best place share a label.
 function drawWithin(within) {
-  const labels = new Map();
-  for (const one of within) {
-    const at = `${one.lat.toFixed(2)} ${one.lon.toFixed(2)}`;
-    labels.set(at, { ...one, all: [...(labels.get(at)?.all ?? []), one.km] });
-  }
-  put("within", turned((turn) => [...labels.values()].map(({ lat, lon, all }) => {
-    const icon = L.divIcon({ className: "label", html: `${all.join(", ")} km`, iconSize: null, iconAnchor: [-8, 9] });
-    const dot = { radius: 4, color: color("edge"), weight: 1, fillColor: color("mode"), fillOpacity: 1 };
-    return L.layerGroup([
-      L.circleMarker([lat, lon + turn], { ...dot, interactive: false }),
-      L.marker([lat, lon + turn], { icon, interactive: false, keyboard: false }),
-    ]);
-  })));
+  const at = ({ lat, lon }) => `${lat.toFixed(2)} ${lon.toFixed(2)}`;
+  const labels = new Map(within.map((one) => [at(one), within.filter((other) => at(other) === at(one))]));
+  put("within", turned((turn) => [...labels.values()].map((same) =>
+    mark(same[0], turn, "label", `${same.map(({ km }) => km).join(", ")} km`, `best places ${same[0].where}`).setZIndexOffset(-999))));
 }
 
 function drawTaken(place) {
-  wanted.taken = true;
-  const look = { radius: 7, color: color("edge"), weight: 2, fillColor: color("truth"), fillOpacity: 1 };
-  put("taken", place && turned((turn) => [
-    L.circleMarker([place.lat, place.lon + turn], look).bindTooltip("where the file says it was taken"),
-  ]));
+  put("taken", place && turned((turn) => [dot(place, turn, 7, color("truth")).bindTooltip("the place in the file")]));
 }
 
-// Look at the modes that matter; the first alone may fill the map.
+// Look at the modes that matter; the first alone does not fill the map.
 function lookAt(modes) {
-  const places = modes.filter((mode, i) => i === 0 || mode.probability >= 0.05);
+  const places = modes.filter(({ probability }, i) => i === 0 || probability >= 0.05);
   map.fitBounds(places.map(({ lat, lon }) => [lat, lon]), { maxZoom: 5, padding: [60, 60], animate: false });
 }

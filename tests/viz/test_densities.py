@@ -4,7 +4,6 @@ import healpy
 import numpy as np
 import pytest
 import torch
-
 from support.models import peaked_at, zoomed
 
 from locdiff.sphere.healpix import healpix_anchors

@@ -120,9 +120,8 @@ def test_lines_follow_coasts_and_borders_and_not_where_the_data_are_cut():
         return tiles._line_mask(name, zoom, *tile)[near].max()
 
     assert drawn("coast", 36.0, -5.61) > 0.5 and drawn("coast", -34.36, 18.48) > 0.5  # Tarifa, Cape Point
-    assert (
-        drawn("coast", 23.0, 10.0) == 0 and drawn("border", 49.0, -105.0) > 0.5 and drawn("border", 45.0, -105.0) == 0
-    )
+    assert drawn("coast", 23.0, 10.0) == 0 and drawn("border", 49.0, -105.0) > 0.5
+    assert drawn("border", 45.0, -105.0) == 0
     assert drawn("coast", 68.0, 180.0) == drawn("coast", 68.0, -180.0) == 0  # Chukotka, cut at the antimeridian
     assert drawn("coast", -80.0, 0.0) == drawn("coast", -80.0, -0.01) == 0  # Antarctica, cut at Greenwich
 
@@ -142,7 +141,7 @@ def test_outlines_hold_the_pixels_of_the_regions(place):
         assert differ.sum() <= 0.05 * mask.sum() and mask.sum() > 20
         lon = np.concatenate(rims)[:, 1]
         step = 360 / (tiles.OUTLINE_FINE * 32)
-        assert np.abs(lon).max() <= 180 + step
+        assert np.abs(lon).max() <= 180 + step and (place[1] < 180 or (lon.min() < -180 and lon.max() > 180))
         for rim in rims:  # no side runs along the cut
             along = (np.abs(np.abs(rim[1:, 1]) - 180) < 1e-6) & (np.abs(np.abs(rim[:-1, 1]) - 180) < 1e-6)
             assert not along.any()

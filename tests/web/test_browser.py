@@ -101,7 +101,7 @@ def test_the_map_zooms_and_layers_are_hidden(page):
     zoom = int(page.locator('#map img[src^="/earth/"]').last.get_attribute("src").split("/")[2])
     page.click(".leaflet-control-zoom-in")
     tiles(page, f"/earth/{zoom + 1}/").first.wait_for()
-    page.locator('#map img[src^="/answers/"][src*="/%d/"].leaflet-tile-loaded' % (zoom + 1)).first.wait_for()
+    page.locator(f'#map img[src^="/answers/"][src*="/{zoom + 1}/"].leaflet-tile-loaded').first.wait_for()
     page.locator("#modes tbody tr").first.click()  # looks at it more closely
     tiles(page, "/earth/5/").first.wait_for()
     for layer, mark in (("density", 'img[src^="/answers/"]'), ("modes", ".pin")):

@@ -121,7 +121,7 @@ function fill(table, places, first) {
     const row = make("tr"), where = make("td", place.where || degrees(place));
     if (place.where) where.append(make("small", degrees(place)));
     row.append(make("td", first(place, i)), where, make("td", percent(place.probability)));
-    row.addEventListener("click", () => map.setView([place.lat, place.lon], Math.max(map.getZoom(), 5)));
+    row.addEventListener("click", () => goTo(place));
     return row;
   });
   document.querySelector(`#${table} tbody`).replaceChildren(...rows);

@@ -107,8 +107,19 @@ function drawTaken(place) {
   put("taken", place && turned((turn) => [dot(place, turn, 7, color("truth")).bindTooltip("the place in the file")]));
 }
 
+// Leaflet drops a change of view while it zooms, so that waits.
+let isZooming = false;
+map.on("zoomanim", () => { isZooming = true; });
+map.on("moveend", () => { isZooming = false; });
+const whenStill = (change) => (isZooming ? map.once("moveend", change) : change());
+
+function goTo({ lat, lon }) {
+  whenStill(() => map.setView([lat, lon], Math.max(map.getZoom(), 5)));
+}
+
 // Look at the modes that matter; the first alone does not fill the map.
 function lookAt(modes) {
   const places = modes.filter(({ probability }, i) => i === 0 || probability >= 0.05);
-  map.fitBounds(places.map(({ lat, lon }) => [lat, lon]), { maxZoom: 5, padding: [60, 60], animate: false });
+  const bounds = places.map(({ lat, lon }) => [lat, lon]);
+  whenStill(() => map.fitBounds(bounds, { maxZoom: 5, padding: [60, 60], animate: false }));
 }

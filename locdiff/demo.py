@@ -8,6 +8,7 @@ RUN is the folder of a training run, or a model on the Hugging Face Hub (OWNER/N
 Nothing is written to disk, and the page loads nothing from elsewhere.
 """
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -64,10 +65,9 @@ def main(argv=None):
             app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off",
             timeout_graceful_shutdown=PATIENCE_S,
         )  # fmt: skip
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises anew once it has ended
             uvicorn.Server(settings).run([sock])
-        except KeyboardInterrupt:  # which uvicorn raises anew once it has ended
-            print("ended")
+    print("ended")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -43,7 +43,7 @@ def test_a_host_that_others_reach_is_warned_of(model, host, warned, capsys, monk
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: served.append(sockets[0].getsockname()[0]))
     out, err = succeed(demo.main, [model, "--host", host, "--port", "0"], capsys)
     assert served == [socket.gethostbyname(host)] and err == ""
-    assert len(out.splitlines()) == 1 + warned and ("warning: anybody who reaches 0.0.0.0 can use" in out) == warned
+    assert len(out.splitlines()) == 2 + warned and ("warning: anybody who reaches 0.0.0.0 can use" in out) == warned
 
 
 def test_a_port_that_is_taken_is_said_on_one_line(model, capsys):

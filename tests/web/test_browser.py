@@ -130,12 +130,16 @@ def test_a_refused_file_is_named_and_the_others_go_on(page):
 
 
 def test_the_place_in_a_file_is_shown_when_asked(page):
+    asked = []
+    page.on("request", lambda sent: asked.append(sent.url) if sent.url.endswith("/taken") else None)
     drop(page, ("eiffel.jpg", jpeg(exif=exif_bytes(gps=gps(*PARIS)))))
     playwright.expect(page.locator("#name")).to_have_text("eiffel.jpg")
-    assert page.locator("#taken").is_hidden()
+    tiles(page, "/answers/").first.wait_for()
+    assert page.locator("#taken").is_hidden() and asked == []
     page.check("#show-taken")
     said = "The place in the file: near Paris, FR (48.86° N, 2.29° E)."
     playwright.expect(page.locator("#taken")).to_have_text(said)
+    assert len(asked) == 1
     page.uncheck("#show-taken")
     playwright.expect(page.locator("#taken")).to_be_hidden()
 
@@ -145,6 +149,7 @@ def test_nothing_is_wider_than_the_screen_and_what_counts_is_seen(page):
     page.press("#text", "Enter")
     page.locator("#answer").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert page.locator("#panel").evaluate("panel => panel.scrollWidth <= panel.clientWidth")
     box = page.locator("#map").bounding_box()
     assert box["y"] >= 0 and box["width"] >= 350 and box["height"] >= 300
     footer = page.locator("footer")

@@ -30,12 +30,10 @@ Chain = Callable[[int, int, int], tuple[Tensor, Tensor | None]]  # (count, seed,
 class LocationPosterior(ABC):
     """A density over the Earth for each of n pictures. Tensors are on the CPU, locations (lat, lon) in degrees.
 
-    `pixel_probs` (n, N) are the probabilities of the HEALPix pixels, whose centers are `anchors` (N, 2), and
-    `remaining` (n, N) what is left of them at level 0 below the refinement levels.
+    `pixel_probs` (n, N) are the probabilities of the HEALPix pixels, whose centers are `anchors` (N, 2).
     """
 
     pixel_probs: Tensor
-    remaining: Tensor
     grid: HealpixTransform
     _make_reweighted: ClassVar[
         Callable[..., "LocationPosterior"]
@@ -155,7 +153,7 @@ class PixelPosterior(LocationPosterior):
 
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
-        self.remaining = pixel_probs
+        self.remaining = pixel_probs  # as of a RefinedPosterior: no level takes anything from it
         self._chain, self._samples = chain, None
 
     def log_prob(self, lat_lon):

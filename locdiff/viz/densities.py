@@ -49,7 +49,7 @@ def of_posterior(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def between_pixels(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return what `of_posterior` does, but with what is known by pixels alone interpolated as by `of_pixels`: all of a
-    density of one level, and of a refined one what remains of level 0."""
+    density of one level, and of a refined one what remains of level 0. The density is as the model made it."""
     probs, fine = posterior.remaining[i], of_posterior(posterior, i)
     coarse, ratios, nside = of_pixels(probs), len(probs) * probs.double().numpy(), healpy.npix2nside(len(probs))
 

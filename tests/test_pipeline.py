@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.models import seeing, tiny, with_prior, zoomed
 
 from locdiff.errors import InputError
@@ -92,3 +93,14 @@ def test_no_pictures_have_no_predictions_and_wrong_ones_are_refused():
 def test_numbers_of_predictions_that_there_cannot_be_are_refused(wrong):
     with pytest.raises(InputError, match=r"at least|need"):
         Pipeline(tiny()).predict(torch.zeros(2, 5), **wrong)
+
+
+def test_pictures_in_memory_have_the_embeddings_of_their_files(tmp_path):
+    pipeline = Pipeline(tiny(encoder="thumbnail-16", embed_dim=768))
+    images = [Image.radial_gradient("L").convert("RGB"), Image.linear_gradient("L").convert("RGB").resize((90, 40))]
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    assert torch.equal(pipeline.embed_images(images), pipeline.embed(paths))
+    with pytest.raises(InputError, match="the model is one of words"):
+        Pipeline(tiny(encoder="ngrams:5")).embed_images(images)

@@ -24,10 +24,20 @@ def read_picture(picture, max_pixels=MAX_PIXELS):
 
 def read_picture_and_place(picture, max_pixels=MAX_PIXELS):
     """Return what `read_picture` does, and (lat, lon, reason) of its EXIF data, as `exif.gps_place` gives them."""
-    data = b""
     try:
         data = read_bytes(picture)
-        with _any_size(), Image.open(io.BytesIO(data)) as image:
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}") from None
+    except Exception as error:  # zlib.error, RuntimeError of passwords, ...: one file must not end a run
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return decode(data, max_pixels)
+
+
+def decode(data, max_pixels=MAX_PIXELS, formats=None):
+    """Return what `read_picture_and_place` does, of the bytes of a picture; `formats` are Pillow's names of those that
+    are read, all if None."""
+    try:
+        with _any_size(), Image.open(io.BytesIO(data), formats=formats) as image:
             _reduce(image, max_pixels)
             image.load()
             place = gps_place(image.getexif())
@@ -42,7 +52,7 @@ def read_picture_and_place(picture, max_pixels=MAX_PIXELS):
         raise ValueError(f"not a picture in a known format{needs}") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}") from None
-    except Exception as error:  # zlib.error, RuntimeError of passwords, struct.error, ...: one file must not end a run
+    except Exception as error:  # struct.error, ...: whatever Pillow raises
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 

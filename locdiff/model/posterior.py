@@ -153,6 +153,7 @@ class PixelPosterior(LocationPosterior):
 
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs
+        self.remaining = pixel_probs  # as of a RefinedPosterior: no level takes anything from it
         self._chain, self._samples = chain, None
 
     def log_prob(self, lat_lon):

@@ -20,6 +20,7 @@ Finer = tuple[np.ndarray, np.ndarray]  # locations (m, 2) and the ratios there (
 FAINTEST = 1e-6  # the least ratio that is told from zero
 FLAT = 1.001  # a density whose values differ by less is uniform
 RANGE = 10_000  # of the shades
+PEAKS = 5  # modes that may have the largest density
 LEAST_PEAK = 10.0  # a density whose largest ratio is lower is drawn fainter
 
 
@@ -44,6 +45,25 @@ def of_posterior(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
         return 4 * np.pi * logs.exp().numpy().reshape(lat_lon.shape[:-1])
 
     return ratio_at
+
+
+def between_pixels(posterior: Any, i: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what `of_posterior` does, but with what is known by pixels alone interpolated as by `of_pixels`: all of a
+    density of one level, and of a refined one what remains of level 0. The density is as the model made it."""
+    probs, fine = posterior.remaining[i], of_posterior(posterior, i)
+    coarse, ratios, nside = of_pixels(probs), len(probs) * probs.double().numpy(), healpy.npix2nside(len(probs))
+
+    def ratio_at(lat_lon):
+        own = ratios[healpy.ang2pix(nside, lat_lon[..., 1], lat_lon[..., 0], lonlat=True)]
+        return np.maximum(fine(lat_lon) - own, 0) + coarse(lat_lon)
+
+    return ratio_at
+
+
+def largest_ratio(posterior: Any, i: int) -> float:
+    """Return the largest ratio of picture i's density, at its modes or in its pixels."""
+    probs, modes = posterior.pixel_probs[i], posterior.modes(PEAKS)[0][i]
+    return max(len(probs) * probs.max().item(), of_posterior(posterior, i)(modes.double().numpy()).max().item())
 
 
 def pixels_of(density: Tensor) -> Finer:

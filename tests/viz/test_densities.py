@@ -4,6 +4,7 @@ import healpy
 import numpy as np
 import pytest
 import torch
+from support.models import peaked_at, zoomed
 
 from locdiff.sphere.healpix import healpix_anchors
 from locdiff.sphere.pixels import regions
@@ -67,3 +68,30 @@ def test_between_pixels_a_normal_density_is_nearly_normal():
     expected = 2 * sharp * np.exp(sharp * (unit_vectors(at) @ middle - 1))
     found = densities.of_pixels(density)(at)[expected > 1]
     np.testing.assert_allclose(found, expected[expected > 1], rtol=0.25)
+
+
+def test_between_pixels_nothing_jumps_and_refinements_stay_as_they_are():
+    """A refined density less what remains of level 0 is the refinement levels' alone, and smooth."""
+    posterior = zoomed(noise=0.3).posterior(torch.zeros(1, 5))
+    smooth, plain = densities.between_pixels(posterior, 0), densities.of_posterior(posterior, 0)
+    at = healpix_anchors(16).numpy()
+    np.testing.assert_allclose(smooth(at), plain(at), rtol=1e-3, atol=2e-6)  # at the centers of pixels
+    line = np.stack([np.linspace(-80, 80, 4001), np.full(4001, 33.0)], axis=-1)
+    steps = [np.abs(np.diff(np.log(of(line)))).max() for of in (smooth, plain)]
+    assert steps[0] < 0.05 < steps[1]
+
+
+def test_between_pixels_a_density_of_one_level_is_interpolated():
+    posterior = zoomed(noise=0.3).posterior(torch.zeros(1, 5)).base
+    at = np.random.default_rng(0).uniform([-90, -180], [90, 180], (200, 2))
+    expected = densities.of_pixels(posterior.pixel_probs[0])(at)
+    np.testing.assert_allclose(densities.between_pixels(posterior, 0)(at), expected, rtol=1e-4)
+
+
+def test_no_ratio_is_larger_than_the_largest():
+    model = peaked_at(torch.tensor([50.0, 30.0]), sharpness=12.0)
+    posterior = model.posterior(torch.zeros(1, 5))
+    near = posterior.modes(1)[0][0].numpy() + np.random.default_rng(0).normal(scale=0.5, size=(2000, 2))
+    largest = densities.largest_ratio(posterior, 0)
+    assert densities.of_posterior(posterior, 0)(near.clip(-90, 90)).max() <= 1.01 * largest
+    assert largest > 1.05 * len(posterior.pixel_probs[0]) * posterior.pixel_probs.max()

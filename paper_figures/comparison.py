@@ -1,16 +1,19 @@
 """The comparison behind Tables 1 and 2 and Figure 5: every family of methods on the same embeddings, trained alike."""
 
+import sys
+
 import numpy as np
 import torch
 from context import timed, timed_training
 from measures import COSTS, SAMPLES, of_posteriors
 from methods.baseline import trained
-from methods.densities import PixelDensities
+from methods.densities import PixelDensities, densest_place
 from methods.density_baseline import prior_probs
 from methods.families import FAMILIES
 from methods.gallery import GalleryDensities, kernel_density
 from scipy.spatial import cKDTree
 
+from locdiff.errors import InputError
 from locdiff.evaluation import hybrid, retrieval
 from locdiff.evaluation.metrics import hits
 from locdiff.memory import batch_size
@@ -63,7 +66,9 @@ def locdiffusion(context, data):
     model, cost = locdiffusion_model(context, data)
 
     def compute():
-        return of_model(model, data) | {MODE: predict_modes(model, data.embeddings)}
+        mode, took = timed(lambda: predict_modes(model, data.embeddings))
+        found = of_model(model, data, with_each=True)
+        return found | {MODE: mode, "mode_ms": 1e3 * took / len(data.truth)}
 
     found = context.piece("locdiffusion-places", data.key, compute)
     return model, cost, found
@@ -74,9 +79,9 @@ def predict_modes(model, embeddings):
     return torch.cat([posterior.modes()[0][:, 0] for _, posterior in posteriors(model, embeddings)]).numpy()
 
 
-def of_model(model, data):
-    """Return what the posteriors of a model say of the test pictures."""
-    return of_posteriors(posteriors(model, data.embeddings), data.truth)
+def of_model(model, data, with_each=False):
+    """Return what the posteriors of a model say of the test pictures; see `of_posteriors`."""
+    return of_posteriors(posteriors(model, data.embeddings), data.truth, with_each)
 
 
 def side_by_side(context, data):
@@ -91,7 +96,7 @@ def side_by_side(context, data):
     found[RECIPE] = recipe(context, data)
     center = geographic_center(torch.from_numpy(own["samples"])).numpy()
     found[CENTER] = {"places": center} | cost
-    found[MODE] = {"places": own[MODE]} | cost
+    found[MODE] = {"places": own[MODE], "ms": own["mode_ms"]} | cost
     found[EACH] = {name: own[name] for name in ("each", "log_prob", "rank", "samples", "ms")} | cost
     found[REFINED] = refined(context, data)
     samples = torch.from_numpy(own["samples"])
@@ -111,8 +116,9 @@ def prior(context, data):
 
     def compute():
         probs = prior_probs(torch.from_numpy(data.train.lat_lon), data.settings().model.network.l_max)
-        densities = [(0, PixelDensities(probs.expand(len(data.truth), -1)))]
-        return of_posteriors(densities, data.truth)
+        densities = PixelDensities(probs.expand(len(data.truth), -1))
+        places = densest_place(probs).expand(len(data.truth), 2).numpy()
+        return of_posteriors([(0, densities)], data.truth) | {"places": places}
 
     return context.piece("prior", data.key, compute)
 
@@ -152,13 +158,17 @@ def best_rate(context, data, name, make, settings):
 
     def value(lr):
         short = override(settings, lr=lr, steps=data.scale.search)
-        return {"nats": trained(make, known, short, data.device, validation=kept).validation.nats}
+        try:
+            return {"nats": trained(make, known, short, data.device, validation=kept).validation.nats}
+        except InputError as error:  # it diverges
+            print(f"{name} at a learning rate of {lr:g}: {error}", file=sys.stderr)
+            return {"nats": -np.inf}
 
     rates = data.scale.rates
     if len(rates) == 1:
         return rates[0]
     values = [context.piece(f"{name}-{lr:g}", data.key, lambda lr=lr: value(lr))["nats"] for lr in rates]
-    return rates[int(np.argmax(values))]
+    return rates[int(np.argmax(np.nan_to_num(values, nan=-np.inf)))]
 
 
 def family(context, data, name, make):
@@ -191,30 +201,25 @@ def recipe(context, data):
         found = of_model(model, data)
         return found | {"places": geographic_center(torch.from_numpy(found["samples"])).numpy(), "lr": lr}
 
-    found = dict(context.piece("recipe", data.key, compute))
-    del found["each"]  # the paper's prediction is the center
-    return found | cost
+    return context.piece("recipe", data.key, compute) | cost
 
 
 def refined(context, data):
     """Return what LocDiffusion with refinement levels predicts."""
     model, cost = locdiffusion_model(context, data, levels=data.scale.levels)
-    return context.piece("refined", data.key, lambda: of_model(model, data)) | cost
+    return context.piece("refined", data.key, lambda: of_model(model, data, with_each=True)) | cost
 
 
 def joined(folds):
     """Return the predictions {method: arrays and numbers} of several folds as one: pictures one after another, costs in
     the mean."""
-    first = folds[0]
-    return {
-        method: {
-            name: np.mean([fold[method][name] for fold in folds])
-            if name in COSTS
-            else np.concatenate([fold[method][name] for fold in folds])
-            for name in first[method]
-        }
-        for method in first
-    }
+    found = {}
+    for method in folds[0]:
+        parts = {name: [fold[method][name] for fold in folds] for name in folds[0][method]}
+        found[method] = {name: np.mean(v) if name in COSTS else np.concatenate(v) for name, v in parts.items()}
+        if len(set(map(float, parts.get("lr", ())))) > 1:
+            found[method]["lr"] = np.nan  # a mean would be a rate that no fold was trained at
+    return found
 
 
 def within(places, truth):

@@ -16,6 +16,7 @@ interrupted run goes on; it is computed again once it is deleted.
 import inspect
 import json
 import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -71,6 +72,7 @@ def compute(name, context, out):
         "settings": settings,
         "versions": files.versions(),
         "pieces_from": sorted({piece["versions"]["commit"] for piece in context.used}),
+        "machine": f"{os.cpu_count()} processors, {platform.machine()}",
         "seconds": round(max(time.perf_counter() - start, pieces), 1),
     }
     savez(out / f"{name}.npz", result | {"provenance": json.dumps(provenance)})

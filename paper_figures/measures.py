@@ -1,8 +1,8 @@
 """What the comparison knows of a method's predictions for the test pictures, and the tables made of that.
 
-A method's predictions are arrays by name: `places` (n, 2), or `each` (n, thresholds, 2) with a place for each column;
-and as far as the method has them `log_prob` (n,) in nats per steradian, `rank` (n,) of the true location, `samples`
-(n, S, 2), and numbers: `seconds` of training, `parameters`, `ms` a picture, `lr`.
+A method's predictions are arrays by name: `places` (n, 2), or else `each` (n, thresholds, 2) with a place for each
+column; and as far as the method has them `log_prob` (n,) in nats per steradian, `rank` (n,) of the true location,
+`samples` (n, S, 2), and numbers: `seconds` of training, `parameters`, `ms` a picture, `lr`.
 """
 
 import math
@@ -24,22 +24,25 @@ DENSITY_COLUMNS = (
 )  # fmt: skip
 
 
-def of_posteriors(posteriors, truth):
-    """Return `each`, `log_prob`, `rank` and `samples` of posteriors, an iterable of (position of the first, posterior),
-    for the true locations (n, 2), and the `ms` a picture that the posteriors and their best places took."""
+def of_posteriors(posteriors, truth, with_each=False):
+    """Return `log_prob`, `rank` and `samples` of posteriors, an iterable of (position of the first, posterior), for the
+    true locations (n, 2).
+
+    With `with_each` also the best places for `each` column, and the `ms` a picture that posteriors and places took.
+    """
     parts, took, started = [], 0.0, time.perf_counter()
     for start, posterior in posteriors:
-        own = truth[start : start + len(posterior)]
-        best = posterior.best_within()
+        own, best = truth[start : start + len(posterior)], {}
+        if with_each:
+            best = {"each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1)}
         took += time.perf_counter() - started
-        each = torch.stack([place for place, _ in best.values()], dim=1) if isinstance(best, dict) else best
         parts.append({
-            "each": each, "log_prob": posterior.log_prob(own), "rank": posterior.rank(own, 0, start),
-            "samples": posterior.sample(SAMPLES, 0, start),
+            "log_prob": posterior.log_prob(own), "rank": posterior.rank(own, 0, start),
+            "samples": posterior.sample(SAMPLES, 0, start), **best,
         })  # fmt: skip
         started = time.perf_counter()
     found = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
-    return found | {"ms": 1e3 * took / len(truth)}
+    return found | ({"ms": 1e3 * took / len(truth)} if with_each else {})
 
 
 def measure(found, truth):
@@ -47,7 +50,7 @@ def measure(found, truth):
     (n,) of its places, `nats` over the uniform density (n,), `rank` (n,), the `energy` score (n,) in km, `prdc` (4,).
     """
     nothing = np.full(len(truth), np.nan)
-    places = torch.as_tensor(found.get("each", found.get("places")))
+    places = torch.as_tensor(found["places"] if "places" in found else found["each"])
     distance = torch.from_numpy(nothing)
     if "places" in found:  # what is not finite is infinitely far
         distance = great_circle_km(torch.as_tensor(found["places"]), truth).nan_to_num(math.inf)
@@ -92,7 +95,7 @@ def density_rows(methods, ours, groups=None):
             cells[2] = f"{density_metrics.bits_per_dimension(log_prob).mean():.2f}"
             held = coverage.coverage(torch.from_numpy(one["rank"]), groups)
             cells[3:5] = [report.with_interval(*held[f"coverage_{share}"]) for share in SHARES]
-        if not np.isnan(one["energy"]).all():
+        if not np.isnan(one["energy"]).all():  # a picture without samples makes the mean NaN, and that is shown
             cells[5] = f"{np.nanmean(one['energy']):.0f}"
             cells[6:] = ["" if np.isnan(value) else f"{value:.2f}" for value in one["prdc"]]
         if any(cells):

@@ -15,8 +15,6 @@ results.
 """
 
 import json
-import os
-import platform
 import re
 import sys
 import textwrap
@@ -43,11 +41,6 @@ RUN_ROWS = {  # of a run's report, those of the README: what they begin with, an
 }
 
 
-def machine():
-    """Return what the results were computed on, in words that name no host."""
-    return f"{os.cpu_count()} processors, {platform.machine()}"
-
-
 def keep(names, out, results=RESULTS):
     """Write what was computed of artefacts into `results`: {block}.json, and the pictures of the artefact."""
     results.mkdir(parents=True, exist_ok=True)
@@ -61,7 +54,8 @@ def keep(names, out, results=RESULTS):
                 "title": module.TITLE, "text": re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", text).strip(), "data": module.DATA,
                 "claims": [vars(claim) for claim in own],
                 "settings": provenance["settings"], "versions": provenance["versions"],
-                "pieces_from": provenance["pieces_from"], "seconds": provenance["seconds"], "machine": machine(),
+                "pieces_from": provenance["pieces_from"], "seconds": provenance["seconds"],
+                "machine": provenance["machine"],
             }  # fmt: skip
             files.write_json(results / f"{block}.json", record)
 
@@ -74,7 +68,7 @@ def keep_run(run, results=RESULTS):
         record = {
             "title": f"the run {Path(run).name}", "text": run_text(metrics), "data": metrics["data"], "claims": [],
             "settings": metrics["settings"]["training"], "versions": metrics["versions"], "pieces_from": [],
-            "seconds": metrics["seconds"], "machine": machine(),
+            "seconds": metrics["seconds"], "machine": metrics["device"],
         }  # fmt: skip
     except (OSError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the scores in {path}: {error!r}; train the run to its end") from None

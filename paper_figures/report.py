@@ -42,10 +42,10 @@ def percent(right):
     return np.column_stack([100 * estimate(right.mean(axis=0)), seeds.min(axis=0), seeds.max(axis=0)])
 
 
-def points(difference):
+def points(difference, groups=None):
     """Return the means and intervals in points, (thresholds, 3), of the differences (n, thresholds) of two methods'
-    hits on the same pictures; and these as text, one for each threshold: +1.2 [-0.3, +2.7]"""
-    found = 100 * estimate(difference)
+    hits on the same pictures; and these as text, one for each threshold: +1.2 [-0.3, +2.7]. See `estimate`."""
+    found = 100 * estimate(difference, groups)
     return found, [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in found]
 
 

@@ -1,7 +1,7 @@
 """Densities over the Earth that the other families of methods give, with the questions of a LocationPosterior.
 
-Each asks for one location a picture: `log_prob` in nats per steradian, `rank`, `sample`, and the best place within each
-distance. Tensors are on the CPU, locations (lat, lon) in degrees.
+Each asks for one location a picture: `log_prob` in nats per steradian, `rank` and `sample`. Tensors are on the CPU,
+locations (lat, lon) in degrees.
 """
 
 import math
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
-from locdiff.sphere import decoder, pixels
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
-from locdiff.sphere.healpix import healpix_anchors, healpix_transform
-from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.sphere import pixels
+from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
+from locdiff.sphere.healpix import healpix_anchors
 
 NSIDE = 64  # of densities that are held by pixels
 
@@ -35,10 +34,6 @@ class Densities(ABC):
     @abstractmethod
     def sample(self, count: int, seed: int = 0, first: int = 0) -> Tensor:
         """Return random locations (n, count, 2), which follow from the seed and from the picture's position."""
-
-    @abstractmethod
-    def best_within(self) -> Tensor:
-        """Return about where most probability lies within each of THRESHOLDS_KM: locations (n, T, 2)."""
 
     def rank(self, lat_lon: Tensor, seed: int = 0, first: int = 0) -> Tensor:
         """Return about the share of the smallest region that holds one location for each picture, (n, 2) -> (n,).
@@ -74,11 +69,6 @@ class PixelDensities(Densities):
         uniform = PictureNoise(seed, first, len(self), 1, stream=(2,)).uniform()[:, 0, 0]
         return pixels.rank(self.pixel_probs, lat_lon, uniform.to(self.pixel_probs))
 
-    def best_within(self):
-        mode = healpix_anchors(NSIDE)[self.pixel_probs.argmax(dim=-1)]
-        coeffs = healpix_transform(2 * NSIDE, NSIDE).analysis(self.pixel_probs.float())
-        return decoder.best_within_each(coeffs, THRESHOLDS_KM, NSIDE, mode)[0]
-
 
 class VonMisesFisherMixture(Densities):
     """Mixtures of K von Mises-Fisher densities, kappa / (4 pi sinh kappa) exp(kappa <center, y>).
@@ -113,9 +103,6 @@ class VonMisesFisherMixture(Densities):
         xyz = xyz + radius[..., None] * (angle.cos()[..., None] * east + angle.sin()[..., None] * north)
         return from_unit_vector(xyz)
 
-    def best_within(self):
-        return best_among(from_unit_vector(self.centers), self.log_weights.exp())
-
 
 class WithPrior(Densities):
     """(1 - share) times some densities and `share` times the density of all training locations."""
@@ -146,24 +133,10 @@ class WithPrior(Densities):
             return PixelDensities(mixed).rank(lat_lon, seed, first)
         return super().rank(lat_lon, seed, first)
 
-    def best_within(self):
-        """Return the best places by the densities without the prior, which is the same everywhere in comparison."""
-        return self.own.best_within()
 
-
-def best_among(places: Tensor, weights: Tensor) -> Tensor:
-    """Return of places (n, K, 2) with weights (n, K) those with the most weight within each of THRESHOLDS_KM of them:
-    (n, T, 2). Of equals it is the one with the most weight near by, by a Gaussian of 500 km."""
-    found, size = [places.new_empty(0, len(THRESHOLDS_KM), 2)], batch_size(64 * places.shape[1] ** 2)
-    chords = [2 * math.sin(km / EARTH_RADIUS_KM / 2) for km in THRESHOLDS_KM]
-    for here, weight in zip(places.split(size), weights.split(size), strict=True):
-        xyz = to_unit_vector(here)
-        apart = torch.cdist(xyz, xyz, compute_mode="donot_use_mm_for_euclid_dist")
-        near = torch.exp(-((apart * EARTH_RADIUS_KM / 500) ** 2) / 2)
-        counts = torch.stack([(apart <= chord).to(weight) + 1e-6 * near for chord in chords], dim=1)
-        best = (counts @ weight[:, None, :, None])[..., 0].argmax(dim=-1)
-        found.append(here.gather(1, best[..., None].expand(-1, -1, 2)))
-    return torch.cat(found)
+def densest_place(pixel_probs: Tensor) -> Tensor:
+    """Return the center of the most probable pixel of NSIDE, (N,) -> (2,)."""
+    return healpix_anchors(NSIDE)[pixel_probs.argmax()]
 
 
 def log_mixture(log_weights: Tensor, centers: Tensor, kappa: Tensor, xyz: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from torch.nn.functional import normalize
 from locdiff.model.cs_unet import sinusoidal_embedding
 from locdiff.model.whitening import Whitening
 from locdiff.seeding import PictureNoise
-from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
 from methods.baseline import trunk
-from methods.densities import Densities, best_among, tangents
+from methods.densities import Densities, tangents
 from methods.density_baseline import DensityBaseline
+from methods.place_decoder import fibonacci_places
 
 STEPS = 8  # of Runge and Kutta's method, over times 0 to 1
-POINTS = 64  # samples among which the best place is looked for
+POINTS, NEAR_KM = 64, 200  # samples among which the best place is looked for, by a Gaussian of this width
 TIMES = 10.0  # that a time of one counts in the embedding of times, whose waves a step must resolve
 
 
@@ -55,8 +56,12 @@ class FlowMatching(DensityBaseline):
         return FlowDensities(self, embeddings)
 
     def place(self, embeddings):
-        """Return of POINTS samples those with the most others within 200 km, (n, 2)."""
-        return self.densities(embeddings, 1.0).best_within()[:, 2]
+        """Return of POINTS samples, which start spread evenly, those with the most others near by, (n, 2)."""
+        start = to_unit_vector(fibonacci_places(POINTS)).to(embeddings).expand(len(embeddings), -1, -1)
+        x = FlowDensities(self, embeddings).solve(start)[0].cpu().double()
+        apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") * EARTH_RADIUS_KM
+        best = torch.exp(-((apart / NEAR_KM) ** 2) / 2).sum(dim=-1).argmax(dim=-1)
+        return from_unit_vector(x[torch.arange(len(x)), best])
 
 
 def geodesic(x_0, x_1, t):
@@ -90,19 +95,15 @@ class FlowDensities(Densities):
     def log_prob(self, lat_lon):
         """Return log (1 / 4 pi) minus the integral of the divergence along the path that ends there, see Densities."""
         x = to_unit_vector(lat_lon.reshape(len(self), -1, 2).double()).to(self.embeddings)
-        change = self._solve(x, backward=True)[1].cpu().double()
+        change = self.solve(x, backward=True)[1].cpu().double()
         return (change - math.log(4 * math.pi)).view(lat_lon.shape[:-1])
 
     @torch.no_grad()
     def sample(self, count, seed=0, first=0):
         x = normalize(PictureNoise(seed, first, len(self), count).normal(3), dim=-1).to(self.embeddings)
-        return from_unit_vector(self._solve(x)[0].cpu().double())
+        return from_unit_vector(self.solve(x)[0].cpu().double())
 
-    def best_within(self):
-        places = self.sample(POINTS, seed=1)
-        return best_among(places, torch.full(places.shape[:2], 1 / POINTS, dtype=torch.float64))
-
-    def _solve(self, x, backward=False):
+    def solve(self, x, backward=False):
         """Solve dx/dt = v from x (n, m, 3) at time 0, or backward from time 1, where it also gives minus the integral
         of the divergence, (n, m): by Runge and Kutta's method of fourth order, projected to the sphere."""
         h, total = (-1 if backward else 1) / STEPS, x.new_zeros(x.shape[:-1])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from locdiff.evaluation.retrieval import nearest
@@ -55,12 +56,18 @@ def kernels(log_weights, places, width_km):
     return VonMisesFisherMixture(log_weights, to_unit_vector(places), kappa)
 
 
+def _among(places, others):
+    """Whether places (n, 2) are among others (m, 2), to 1e-6 degrees: an array (n,)."""
+    keys = [np.round(part.numpy() * 1e6).astype(np.int64) @ np.array([10**9, 1]) for part in (places, others)]
+    return np.isin(*keys)
+
+
 class GalleryDensities:
     """Densities of retrieval: kernels around the NEIGHBORS nearest pictures of a gallery, and a share of the prior.
 
     The weights are a softmax of the cosines over a temperature or, with `vo`, those of [L]kNN. Width, temperature and
-    share maximize the likelihood of the `truth` (m, 2) of `unseen` queries (m, d), which are not in the gallery. Where
-    these are None, the kernels are 100 km wide, the temperature 1 / 64 and the share the least.
+    share maximize the likelihood of the `truth` (m, 2) of `unseen` queries (m, d), in the gallery without these very
+    places. Where they are None, the kernels are 100 km wide, the temperature 1 / 64 and the share the least.
     """
 
     def __init__(self, gallery, prior, unseen=None, truth=None, vo=False):
@@ -71,12 +78,14 @@ class GalleryDensities:
             self._choose(unseen, truth)
 
     def _choose(self, unseen, truth):
-        cosine, position = nearest(unseen, self.gallery, NEIGHBORS, False)
+        others = self.gallery.subset(np.flatnonzero(~_among(self.places, truth)))
+        cosine, position = nearest(unseen, others, NEIGHBORS, False)
+        places = torch.from_numpy(others.lat_lon)[position]
         prior, best = PixelDensities(self.prior.expand(len(truth), -1)).log_prob(truth), -math.inf
         for temperature in TEMPERATURES[:1] if self.vo else TEMPERATURES:
             log_weights = self._log_weights(cosine, temperature)
             for width_km in WIDTHS_KM:
-                own = kernels(log_weights, self.places[position], width_km).log_prob(truth)
+                own = kernels(log_weights, places, width_km).log_prob(truth)
                 share, value = best_share(own, prior)
                 if value > best:
                     self.width_km, self.temperature, self.share, best = width_km, temperature, share, value

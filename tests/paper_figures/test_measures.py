@@ -33,7 +33,7 @@ def test_measures_of_places_are_hits_and_distances():
 
 def test_measures_of_densities_are_over_the_uniform_one():
     uniform = PixelDensities(torch.full((3, 12 * 64**2), 1 / (12 * 64**2)))
-    found = measures.of_posteriors([(0, uniform)], NORTH)
+    found = measures.of_posteriors([(0, uniform)], NORTH) | {"each": np.zeros((3, 5, 2)), "ms": 1.0}
     kept = measures.measure(found | {"lr": 0.5}, NORTH)
     np.testing.assert_allclose(kept["nats"], 0, atol=1e-5)
     assert kept["hits"].shape == (3, 5) and kept["lr"] == 0.5 and found["samples"].shape == (3, measures.SAMPLES, 2)
@@ -100,6 +100,8 @@ def test_folds_are_joined_picture_by_picture():
     other = {"a": {"places": np.ones((3, 2)), "seconds": np.array(5.0)}}
     both = comparison.joined([fold, other])["a"]
     assert both["places"].sum() == 6 and both["places"].shape == (5, 2) and both["seconds"] == 4
+    rates = [{"a": {"lr": np.array(rate)}} for rate in (1e-3, 3e-3)]
+    assert np.isnan(comparison.joined(rates)["a"]["lr"]) and comparison.joined(rates[:1] * 2)["a"]["lr"] == 1e-3
 
 
 def test_locdiffusions_own_row_is_what_the_program_trains(cache, tmp_path):

@@ -57,6 +57,7 @@ def test_the_scores_of_a_run_are_kept_with_what_they_are_from(tmp_path):
                  "another": row},
         "one_pass_density": {"nats_over_uniform": 4.5, "coverage_50": [51, 48, 54], "coverage_90": [90, 88, 92]},
         "settings": {"training": {"steps": 4000, "batch": 256, "seed": 0}}, "versions": {"commit": "abc", "torch": "2"},
+        "device": "cpu",
     }  # fmt: skip
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metrics.json").write_text(json.dumps(metrics))

@@ -39,6 +39,7 @@ class LocationPosterior(ABC):
         Callable[..., "LocationPosterior"]
     ]  # `locdiffusion` sets it: the class derives from this
     _modes: tuple[int, Tensor, Tensor] | None = None  # the largest k asked for, and its modes
+    _is_smooth = False  # whether no two modes lie within two pixels
 
     def __len__(self) -> int:
         return len(self.pixel_probs)
@@ -101,7 +102,7 @@ class LocationPosterior(ABC):
 
     @cached_property
     def _basins(self) -> Tensor:
-        return basins.basins(self.pixel_probs)
+        return basins.basins(self.pixel_probs, self._is_smooth)
 
     @abstractmethod
     def _exact_modes(self, pixel: Tensor) -> Tensor:
@@ -150,6 +151,8 @@ class PixelPosterior(LocationPosterior):
     probabilities by it on the pixels of `grid`. Samples are those of this density, or, where there is a `chain`, those
     that the chain makes: chain(count, seed, first) -> locations (n, count, 2), coefficients (n, count, D).
     """
+
+    _is_smooth = True
 
     def __init__(self, grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, chain: Chain | None):
         self.grid, self.objective, self.coeffs, self.pixel_probs = grid, objective, coeffs, pixel_probs

@@ -105,7 +105,7 @@ class ReweightedPosterior(LocationPosterior):
 
     @cached_property
     def _basins(self) -> Tensor:  # of densities: a pixel that is cut is no valley
-        return basins.basins(self._mean_density)
+        return basins.basins(self._mean_density, self.source._is_smooth)
 
     @property
     def _mean_density(self):

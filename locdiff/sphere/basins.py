@@ -10,11 +10,15 @@ from torch import Tensor
 from locdiff.sphere.pixels import NEGLIGIBLE, where
 
 
-def basins(pixel_probs: Tensor) -> Tensor:
+def basins(pixel_probs: Tensor, is_smooth: bool = False) -> Tensor:
     """Return the pixel of the mode whose basin each pixel belongs to, (n, N) -> (n, N).
 
     It is where the steepest ascent from pixel to neighboring pixel ends. Of equal pixels the later counts as higher.
     Where few pixels hold all but NEGLIGIBLE, as of a sharp density, the others are left alone: each is its own basin.
+
+    Along a ridge that runs across the pixels, one of them may be higher than all neighbors and yet no mode. Where a
+    density `is_smooth` on the scale of two pixels, such a basin belongs to a higher pixel among the neighbors'
+    neighbors.
     """
     pixels = pixel_probs.shape[-1]
     around = neighbors(healpy.npix2nside(pixels)).to(pixel_probs.device)
@@ -32,7 +36,21 @@ def basins(pixel_probs: Tensor) -> Tensor:
             uphill.scatter_(0, near[0], highest := higher)
             if torch.equal(higher := uphill.index_select(0, highest), highest):
                 break
+        if is_smooth:
+            _join(uphill, rank, around, some)
     return mode
+
+
+def _join(uphill, rank, around, some):
+    """Give the basins (N,) of one density whose peak has a higher pixel two pixels away to that pixel's basin."""
+    peaks = uphill.index_select(0, some).unique()
+    wide = around[:, around[:, peaks].flatten()].view(-1, len(peaks))
+    target = uphill[rank[wide].amax(dim=0) % 2**32]  # its own peak, where none is higher
+    onward = torch.arange(len(uphill), device=uphill.device)
+    onward[peaks] = target
+    while not torch.equal(further := onward[onward[peaks]], onward[peaks]):
+        onward[peaks] = further
+    uphill.copy_(onward[uphill])
 
 
 def modes(pixel_probs: Tensor, k: int, basin: Tensor | None = None) -> tuple[Tensor, Tensor]:

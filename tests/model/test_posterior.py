@@ -265,3 +265,13 @@ def test_pixels_wider_than_every_threshold_leave_the_mode(make):
     for place, mass in best.values():
         torch.testing.assert_close(place, mode)
         assert ((mass >= 0) & (mass <= 1)).all()
+
+
+def test_no_two_modes_of_one_level_are_the_same_location():
+    """Two pixels may lead up to one mode: together they are its basin."""
+    posterior = KINDS["one pass"]().posterior(100 * embeddings(40))
+    places, probability = posterior.modes(8)
+    apart = great_circle_km(places[:, :, None], places[:, None]) + 1e5 * torch.eye(places.shape[1])
+    there = (probability[:, :, None] > 0) & (probability[:, None] > 0)
+    assert apart[there].min() > 100
+    torch.testing.assert_close(posterior.modes(400)[1].sum(dim=1), torch.ones(40), rtol=1e-4, atol=1e-4)

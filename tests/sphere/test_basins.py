@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from support.strategies import EDGE_PLACES, random_coeffs, seeds
+from support.strategies import EDGE_PLACES, random_coeffs, rotation, seeds
 
 from locdiff.sphere import basins, healpix, shdd
-from locdiff.sphere.coordinates import great_circle_km
+from locdiff.sphere.coordinates import from_unit_vector, great_circle_km, to_unit_vector
 
 NSIDE = 8
 ANCHORS = healpix.healpix_anchors(NSIDE)
@@ -82,3 +82,23 @@ def test_pixels_that_hold_nothing_are_left_alone(seed):
         assert (here[own][~nothing] > least).all()
         if 8 * (~nothing).sum() < N:
             assert torch.equal(own[nothing], torch.arange(N)[nothing])
+
+
+@given(seed=seeds)
+def test_the_basins_of_a_ridge_across_the_pixels_are_joined(seed):
+    """A ridge about as narrow as a pixel falls evenly away from one mode, but its pixels go up and down."""
+    turn, xyz = torch.from_numpy(rotation(seed)), to_unit_vector(healpix.healpix_anchors(16))
+    axis, mode = turn[:, 0], turn[:, 1]
+    density = torch.softmax(-400 * (xyz @ axis).square() + 3 * (xyz @ mode), dim=0)[None].float()
+    apart, joined = basins.basins(density)[0], basins.basins(density, is_smooth=True)[0]
+    peaks = joined[density[0] > 1e-6].unique()  # others are left alone
+    around = basins.neighbors(16)
+    for peak in peaks.tolist():
+        two_away = around[:, around[:, peak]].flatten()
+        assert density[0, two_away].max() == density[0, peak]
+    assert len(peaks) <= len(apart[density[0] > 1e-6].unique())
+    assert (joined[joined] == joined).all()
+    assert torch.equal(joined[apart], joined)  # whole basins are joined
+    pixel, mass = basins.modes(density, 5, joined[None])
+    assert mass.sum() <= 1 + 1e-5
+    assert great_circle_km(healpix.healpix_anchors(16)[pixel[0, 0]], from_unit_vector(mode)) < 2000  # it is flat there

@@ -156,9 +156,17 @@ def box(text: str) -> Region:
     Where the first longitude is above the second, the box goes across the antimeridian. Raises InputError for numbers
     that are no box.
     """
-    south, west, north, east = numbers = [float(part) for part in text.split(",")]
-    if not np.isfinite(numbers).all() or max(abs(south), abs(north)) > 90 or max(abs(west), abs(east)) > 360:
-        raise InputError(f"{text} is out of range; give lat,lon,lat,lon in degrees, latitudes in [-90, 90]")
+    try:
+        south, west, north, east = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text} is not four numbers; give lat,lon,lat,lon in degrees, as 35,-10,60,30") from None
+    for name, limit, values in (("latitude", 90, (south, north)), ("longitude", 360, (west, east))):
+        for value in values:
+            if not abs(value) <= limit:
+                raise InputError(
+                    f"{text}: the {name} {value:g} is out of range; give lat,lon,lat,lon in degrees, {name}s in "
+                    f"[-{limit}, {limit}]"
+                )
     if south > north:
         raise InputError(
             f"{text}: the first latitude, {south:g}, is north of the second; give the south-west corner first"

@@ -65,12 +65,13 @@ def _polygons(record: Any, path) -> Iterator[Any]:
 def _ring(ring, path):
     """Return a ring of positions as an array (m, 2) of [lon, lat]."""
     try:
-        line = np.array([position[:2] for position in ring], dtype=float)
-        fits = line.ndim == 2 and line.shape[1] == 2
-    except (TypeError, ValueError, KeyError):
-        fits = False
+        positions = [position[:2] for position in ring]
+        fits = all(len(position) == 2 and all(type(x) in (int, float) for x in position) for position in positions)
+        line = np.array(positions if fits else [], dtype=float).reshape(-1, 2)
+    except (TypeError, KeyError, OverflowError):  # the last of an integer with hundreds of digits
+        fits, line = False, np.empty((0, 2))
     if not fits:
-        raise InputError(f"{path}: {_short(ring)} is no ring; give a list of positions [lon, lat]")
+        raise InputError(f"{path}: {_short(ring)} is no ring; give a list of positions [lon, lat], two numbers")
     wrong = ~(np.isfinite(line) & (abs(line) <= FARTHEST)).all(axis=1)
     if wrong.any():
         lon, lat = line[wrong.argmax()]

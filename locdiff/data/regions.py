@@ -134,20 +134,35 @@ def _doubled_area(ring):
 def unwrapped(ring: np.ndarray) -> np.ndarray:
     """Return a closed ring (m, 2) of [lon, lat] as one line on the map, whose longitudes go on beyond 180 degrees.
 
-    An edge over more than 180 degrees of longitude is taken to be the short one, across the antimeridian, unless the
-    ring then encloses nothing, as one around the whole map does. A ring that goes around a pole is closed along the
-    nearer of the two.
+    An edge over more than 180 degrees of longitude is taken to be the short one, across the antimeridian, unless it is
+    the side of a band around the Earth. A ring that goes around a pole is closed along the nearer of the two.
     """
+    if _is_band(ring):
+        return ring.copy()
     change = np.diff(ring[:, 0])
     short = np.where(abs(change) > 180, change - 360 * np.sign(change), change)
     line = np.stack([ring[0, 0] + np.concatenate([[0], short.cumsum()]), ring[:, 1]], axis=1)
     if abs(line[-1, 0] - line[0, 0]) > 180:
         pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
         line = np.concatenate([line, [[line[-1, 0], pole], [line[0, 0], pole]], line[:1]])
-    elif not _doubled_area(line):
-        line = ring.copy()
     line[:, 0] -= 360 * np.round((line[:, 0].min() + line[:, 0].max()) / 720)
     return line
+
+
+def _is_band(ring):
+    """Whether all edges over more than 180 degrees of longitude go once around the Earth, from or to an edge along a
+    meridian, and no other edge crosses them or lies on them."""
+    change = np.diff(ring, axis=0)
+    around = np.flatnonzero(abs(change[:, 0]) > 180)
+    for i in around:
+        if abs(change[i, 0]) != 360 or not (change[i - 1, 0] == 0 or change[(i + 1) % len(change), 0] == 0):
+            return False
+        side = np.sign(change[i, 0] * (ring[:, 1] - ring[i, 1]) - change[i, 1] * (ring[:, 0] - ring[i, 0]))
+        meets = (side[:-1] * side[1:] < 0) | ((side[:-1] == 0) & (side[1:] == 0) & change.any(axis=1))
+        meets[i] = False
+        if meets.any():
+            return False
+    return len(around) > 0
 
 
 def box(text: str) -> Region:
@@ -156,9 +171,17 @@ def box(text: str) -> Region:
     Where the first longitude is above the second, the box goes across the antimeridian. Raises InputError for numbers
     that are no box.
     """
-    south, west, north, east = numbers = [float(part) for part in text.split(",")]
-    if not np.isfinite(numbers).all() or max(abs(south), abs(north)) > 90 or max(abs(west), abs(east)) > 360:
-        raise InputError(f"{text} is out of range; give lat,lon,lat,lon in degrees, latitudes in [-90, 90]")
+    try:
+        south, west, north, east = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text} is not four numbers; give lat,lon,lat,lon in degrees, as 35,-10,60,30") from None
+    for name, limit, values in (("latitude", 90, (south, north)), ("longitude", 360, (west, east))):
+        for value in values:
+            if not abs(value) <= limit:
+                raise InputError(
+                    f"{text}: the {name} {value:g} is out of range; give lat,lon,lat,lon in degrees, {name}s in "
+                    f"[-{limit}, {limit}]"
+                )
     if south > north:
         raise InputError(
             f"{text}: the first latitude, {south:g}, is north of the second; give the south-west corner first"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,7 +11,10 @@ from locdiff.model.posterior import PixelPosterior
 from locdiff.model.refined_posterior import MixtureComponent, ascend_in_cell
 from locdiff.model.reweighted_parts import Part
 from locdiff.model.reweighting import Weights
-from locdiff.sphere import shdd, zoom
+from locdiff.sphere import pixels, shdd, zoom
+
+HALVINGS, MOVES = 8, 200  # of the steps towards a mode: halvings of half a pixel, and steps at most
+RISE = 1e-5  # nats: what a step must gain
 
 
 @dataclass
@@ -40,10 +44,48 @@ class BasePart:
         places = self.source.anchors[point]
         return self.smooth.ascend(places[:, None], picture)[:, 0] if self.smooth else places
 
+    @cached_property
+    def _scales(self) -> tuple[Tensor, Tensor]:
+        """The factors f (C,), and log(w / Z) (n, C), of the density's summands w q_{f e}; C is one without mixture."""
+        mixture = self.source.objective.mixture if self.source.objective.is_natural else [(1.0, 1.0)]
+        w, f = torch.tensor(mixture, dtype=torch.float64).T
+        if len(f) == 1:
+            return f, torch.zeros(len(self.source), 1, dtype=torch.float64)
+        grid = self.source.grid
+        values = (grid.synthesis(e.to(grid.k.device)).cpu() for e in self.source.coeffs.split(64))
+        log_z = [torch.stack([pixels.logsumexp(one * own) for one in f.tolist()], dim=1) for own in values]
+        return f, w.log() - torch.cat(log_z).double()
+
+    def value(self, picture: Tensor, places: Tensor) -> Tensor:
+        """Return the log densities of pictures (m,), but for constants, at locations (m, r, 2): (m, r), float64."""
+        basis = shdd.encode(places, self.source.grid.l_max).double()
+        at = (basis @ self.source.coeffs[picture].double()[..., None])[..., 0]
+        f, log_scale = self._scales
+        return torch.logsumexp(at[..., None] * f + log_scale[picture][:, None], dim=-1)
+
     def log_density(self, picture: int, point: int, places: Tensor) -> Tensor:
         """Return the log density, but for a constant, at locations (r, 2) in the pixel of a point: (r,)."""
-        coeffs = self.source.coeffs[picture]
-        return shdd.encode(places, self.source.grid.l_max).to(coeffs) @ coeffs
+        return self.value(torch.tensor([picture]), places[None])[0]
+
+    def climb(self, picture: Tensor, starts: Tensor, weights: Weights) -> Tensor:
+        """Return where the weighted density has no denser place around, for some pictures (m,): (m, 2).
+
+        It begins at the densest of the `starts` (m, k, 2). Steps have eight directions, and at first half the width of
+        a pixel. Where none leads up they are halved, HALVINGS times; there are at most MOVES.
+        """
+        height, which = (self.value(picture, starts) + weights.log(starts)).max(dim=1)
+        here, rows = starts[torch.arange(len(starts)), which], torch.arange(len(starts))
+        step = torch.full((len(starts),), math.sqrt(4 * math.pi / self.part.points.shape[1]) / 2, dtype=torch.float64)
+        finest = step * 0.5**HALVINGS
+        for _ in range(MOVES):
+            around = _around(here, step)
+            best, which = (self.value(picture, around) + weights.log(around)).max(dim=1)
+            is_up = best > height + RISE
+            here, height = torch.where(is_up[:, None], around[rows, which], here), torch.where(is_up, best, height)
+            step = torch.where(is_up, step, step / 2)
+            if (step < finest).all():
+                break
+        return here
 
     def center(self, picture: int, point: int) -> Tensor:
         """Return the location of a point, (2,)."""
@@ -121,17 +163,28 @@ def _log_density(part):
 
 def _ascend(part, picture, point, weights):
     """The modes (m, 2) next to points, or smaller pixels, of some pictures (m,); inside the region."""
-    count, parent = part.part.points.shape[1], point.clone()
-    for j in (point >= count).nonzero()[:, 0].tolist():
-        parent[j] = part.part.parents[picture[j]][point[j] - count]
+    count, parent, densest = part.part.points.shape[1], point.clone(), []
+    for j, (own, at) in enumerate(zip(picture.tolist(), point.tolist(), strict=True)):
+        if at >= count:
+            parent[j] = part.part.parents[own][at - count]
+        densest.append(part.center(own, at) if at < count else part.part.places[own][at - count])
     found = part.ascend(picture, parent)
-    outside = ~weights.contain(torch.nan_to_num(found)) & found.isfinite().all(dim=1)
+    finite = found.isfinite().all(dim=1)
+    outside = ~weights.contain(torch.nan_to_num(found)) & finite
     for j in outside.nonzero()[:, 0].tolist():
-        own = int(picture[j]), int(parent[j])
-        if point[j] < count:
-            found[j] = part.center(*own)
-            continue
-        places = part.part.places[own[0]][part.part.parents[own[0]] == own[1]]
-        log_density = part.log_density(*own, places) + weights.log_factor(places)
-        found[j] = places[log_density.argmax()]
+        found[j] = densest[j]
+        if point[j] >= count:
+            own = int(picture[j]), int(parent[j])
+            places = part.part.places[own[0]][part.part.parents[own[0]] == own[1]]
+            found[j] = places[(part.log_density(*own, places) + weights.log_factor(places)).argmax()]
+    if weights.log_ratio is not None and isinstance(part, BasePart) and part.smooth and finite.any():
+        starts = torch.stack([found, torch.stack(densest)], dim=1)
+        found[finite] = part.climb(picture[finite], starts[finite], weights)
     return found
+
+
+def _around(lat_lon, step):
+    """The eight locations (m, 8, 2) at distances `step` (m,), in radians, from some (m, 2)."""
+    angle = torch.arange(8, dtype=torch.float64).expand(len(step), 8) * 45 - 180
+    lat = (90 - torch.rad2deg(step))[:, None].expand(angle.shape)
+    return zoom.zoom_out(torch.stack([lat, angle], dim=-1), lat_lon[:, None], 1.0)

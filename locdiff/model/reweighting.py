@@ -24,6 +24,7 @@ DEPTH = 4, 2  # halvings that an edge is followed by at least: on the Earth, and
 ROUGH = 0.01  # the area of the pixels along the edge, of that inside: less is not divided further
 MOST = 2**18  # smaller pixels of a region
 STIR = 5  # halvings: a smaller pixel's location is one of so many
+FINEST = 29  # halvings of the sides of HEALPix's twelve largest pixels: no nside is more than 2^29, 1.2 cm
 NEAR, MANY = math.sqrt(2), 2**17  # in the plane of a cell: where edges of so many points are followed
 NUDGE = 1e-6  # degrees, from an edge to what lies beside it
 LOOK_UP = 64  # nside of the pixels by which locations are looked up
@@ -226,7 +227,8 @@ def _follow(region, nside, edges, nodes, on_earth, area, is_earth, step):
             continue
         cut = np.isin(nodes, np.unique(_nested(nside << depth, edges)))
         is_smooth = depth >= DEPTH[not is_earth] and cut.sum() / 4**depth <= ROUGH * area
-        if is_smooth or healpy.nside2resol(nside << depth) < 3 * step or 8 * cut.sum() > MOST:
+        is_finest = nside << depth >= 2**FINEST
+        if is_smooth or is_finest or healpy.nside2resol(nside << depth) < 3 * step or 8 * cut.sum() > MOST:
             cut[:] = False
         done = nodes[~cut]
         done = done[region.contains(on_earth(_somewhere(nside, done, np.full(len(done), depth)))).numpy()]
@@ -263,4 +265,5 @@ def _somewhere(nside, pixel, depth):
 
     It is like a random one: where an edge goes through the centers of a row of pixels, half of them are inside.
     """
-    return _centers(nside << depth + STIR, (pixel << 2 * STIR) + pixel * 40503 % 4**STIR)
+    stir = np.minimum(STIR, FINEST - healpy.nside2order(nside) - depth)
+    return _centers(nside << depth + stir, (pixel << 2 * stir) + pixel * 40503 % 4**stir)

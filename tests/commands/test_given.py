@@ -97,7 +97,8 @@ def test_what_is_no_region_ends_the_run_in_one_line(run, pictures, tmp_path, cap
         (str(tmp_path / "empty.geojson"), "empty.geojson holds no polygons; give a GeoJSON file with at least one"),
         (str(tmp_path / "absent.geojson"), "absent.geojson: No such file or directory; give a GeoJSON file or"),
         ("10,20,5,30", "10,20,5,30: the first latitude, 10, is north of the second; give the south-west corner"),
-        ("-10,20,-95,30", "-10,20,-95,30 is out of range; give lat,lon,lat,lon in degrees"),
+        ("-10,20,-95,30", "-10,20,-95,30: the latitude -95 is out of range; give lat,lon,lat,lon in"),
+        ("1e,2,3,4", "1e,2,3,4 is not four numbers; give lat,lon,lat,lon in degrees"),
         ("", "argument --within: it is empty"),
     ):
         code, lines = outcome(predict.main, [str(run), *pictures, "--within", given], capsys)

@@ -122,6 +122,35 @@ def test_rings_around_a_pole_and_around_the_world(order, tmp_path):
     assert read_region(written(tmp_path, polygon(world))).contains(ANCHORS).all()
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("first", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("south", "north", "between"),
+    [(-60, 60, (-90, 0, 90)), (-60, 60, ()), (-90, 60, (0,)), (-90, 60, (-90, 0, 90)), (-60, 90, (0,)), (-90, 90, ())],
+)
+def test_bands_around_the_earth(south, north, between, first, order, tmp_path):
+    """Rings along the sides of the map, and of one that is notched there."""
+    corners = [[-180, south], *([lon, south] for lon in between), [180, south], [180, north], [-180, north]]
+    corners = corners[first:] + corners[:first]
+    found = read_region(written(tmp_path, polygon([*corners, corners[0]][::order]))).contains(ANCHORS)
+    assert torch.equal(found, in_box(south - (south == -90), -180, north + (north == 90), 180))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_bands_with_a_notch_and_caps_with_a_point_twice(order, tmp_path):
+    notched = [[-180, -60], [0, -60], [180, -60], [180, 60], [-180, 60], [-90, 0], [-180, -60]]
+    found = read_region(written(tmp_path, polygon(notched[::order])))
+    at = torch.tensor([[0.0, 0.0], [0.0, -100.0], [50.0, -170.0], [-80.0, 0.0], [80.0, 0.0], [0.0, 170.0]])
+    assert found.contains(at).tolist() == [True, False, False, False, False, True]
+    waves = [[-180, 60], [-90, 70], [0, 50], [90, 65], [180, 60], [-180, 60]]
+    found = read_region(written(tmp_path, polygon(waves[::order])))
+    at = torch.tensor([[90.0, 0.0], [65.0, -90.0], [55.0, 0.0], [45.0, 0.0], [-60.0, 0.0]])
+    assert found.contains(at).tolist() == [True, False, True, False, False]
+    steps = [[170, -30], [180, -30], [180, -20], [-180, -20], [-170, -20], [-170, -10], [170, -10], [170, -30]]
+    found = read_region(written(tmp_path, polygon(steps[::order]))).contains(ANCHORS)
+    assert torch.equal(found, in_box(-30, 170, -10, 180) | in_box(-20, 180, -10, 190))
+
+
 def test_slanted_rings_agree_with_another_rule():
     """The parity of crossings, edge by edge, by the twin for regions of pixels."""
     from locdiff.data.region_polygons import contains
@@ -150,6 +179,10 @@ def test_slanted_rings_agree_with_another_rule():
         (polygon([[0, 0], [1, 1], [2, 2], [0, 0]]), "encloses no area; give"),
         (polygon([[0, 0], [1, "x"], [2, 2], [0, 0]]), "is no ring; give a list of positions"),
         (polygon([[0, 0], [1], [2, 2], [0, 0]]), "is no ring; give"),
+        (polygon([[0, 0], [10**399, 5], [2, 2], [0, 0]]), "is no ring; give .*, two numbers"),
+        (polygon([[0, 0], [True, 5], [2, 2], [0, 0]]), "true.* is no ring; give"),
+        (polygon([[0, 0], ["10", 5], [2, 2], [0, 0]]), "10.* is no ring; give"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1e400, 5], [2, 2], [0, 0]]]}', r"\[inf, 5\] is no \[lon, lat"),
         (polygon(7), "7 is no ring; give"),
         ({"type": "Polygon", "coordinates": 7}, "has no list of coordinates; give one"),
         ({"type": "MultiPolygon", "coordinates": [7]}, "7 are no coordinates of a polygon; give"),
@@ -169,8 +202,12 @@ def test_what_is_no_region_is_refused_in_one_line(record, message, tmp_path):
     ("text", "message"),
     [
         ("10,20,5,30", "the first latitude, 10, is north of the second; give the south-west corner first"),
-        ("10,20,95,30", "out of range; give lat,lon,lat,lon in degrees"),
-        ("10,20,15,400", "out of range"),
+        ("10,20,95,30", r"the latitude 95 is out of range; give lat,lon,lat,lon in degrees, latitudes in \[-90, 90\]"),
+        ("10,20,nan,30", "the latitude nan is out of range"),
+        ("10,350,20,370", r"the longitude 370 is out of range; .* longitudes in \[-360, 360\]"),
+        ("1e,2,3,4", "is not four numbers; give lat,lon,lat,lon in degrees"),
+        ("1..2,3,4,5", "is not four numbers; give"),
+        ("1,2,3", "is not four numbers; give"),
         ("10,-200,15,300", "spans 500 degrees of longitude; give at most 360"),
         ("10,20,10,30", "encloses no area; give"),
         ("10,20,20,20", "encloses no area; give"),

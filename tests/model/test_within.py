@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.models import repeated, seeing, sure_of, with_prior, zoomed
 
-from locdiff.data.regions import box, land
+from locdiff.data.regions import Region, box, land
 from locdiff.model.posterior import LocationPosterior
 from locdiff.model.refined_posterior import RefinedPosterior
 from locdiff.model.reweighting import Intersection, NoProbability, inside, intersection, split
@@ -191,6 +191,28 @@ def test_shares_of_pixels_sum_to_the_area(nside, bounds):
     center, s = (float(bounds[0]) + 0.01, float(bounds[1])), 8.0  # in zoomed coordinates
     zoomed_in = split(region, 32, center, s)
     assert region.contains(zoomed_in.places).all() and zoomed_in.share.max() <= 1
+
+
+TINY = {  # where a degree is 111.19 km: a box of 10 m by 10 m, and a triangle with sides of 1 m
+    "box": (box("48.85,2.35,48.85008993,2.35013668"), 100.0),
+    "triangle": (Region("triangle", [np.array([[20, 0], [20 + 9e-6, 0], [20, 9e-6], [20, 0]])], [1]), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("nside", [4, 64])
+def test_regions_of_meters_have_their_area(name, nside):
+    region, m2 = TINY[name]
+    found = split(region, nside)
+    total = found.share.double().sum() * 4 * math.pi * (EARTH_RADIUS_KM * 1000) ** 2 / (12 * nside**2)
+    assert total.item() == pytest.approx(m2, rel=0.03) and region.contains(found.places).all()
+
+
+@pytest.mark.parametrize("kind", ["one pass", "regression", "two levels"])
+@pytest.mark.parametrize("name", TINY)
+def test_predictions_within_meters_lie_there(kind, name):
+    given = posterior_of(kind, 1).within(TINY[name][0])
+    assert TINY[name][0].contains(given.modes()[0][0, 0]) and TINY[name][0].contains(given.sample(20)).all()
 
 
 def test_locations_are_looked_up_as_they_are_found():

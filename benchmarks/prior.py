@@ -57,15 +57,19 @@ def data_of(names, lat_lon, chosen):
     return Embeddings(embeddings, np.arange(len(chosen)), lat_lon[chosen], list(chosen), f"ngrams:{DIM}", texts=texts)
 
 
-def nats(model, data, new=None):
-    """Return the mean log density over uniform at the places of Embeddings, and its standard error."""
+def worth(model, data, new=None):
+    """Return, as text, the mean log density over uniform at the places of Embeddings with its standard error, and the
+    per cent of the places in the regions of 50 and 90 %, by rank."""
     embeddings, lat_lon = data.batch(np.arange(len(data)))
-    found, old = [], model.prior
+    log_probs, ranks, old = [], [], model.prior
     for own, at in zip(embeddings.split(100), torch.as_tensor(lat_lon).split(100), strict=True):
         posterior = model.posterior(own)
-        found.append((posterior.reweighted(new, old) if new else posterior).log_prob(at))
-    each = torch.cat(found).double() + math.log(4 * math.pi)
-    return f"{each.mean():.2f} ± {each.std() / math.sqrt(len(each)):.2f}"
+        posterior = posterior.reweighted(new, old) if new else posterior
+        log_probs.append(posterior.log_prob(at))
+        ranks.append(posterior.rank(at, first=100 * len(ranks)))
+    each, rank = torch.cat(log_probs).double() + math.log(4 * math.pi), torch.cat(ranks)
+    held = " / ".join(f"{100 * (rank <= share).double().mean():.1f}" for share in (0.5, 0.9))
+    return f"{each.mean():.2f} ± {each.std() / math.sqrt(len(each)):.2f}; {held} %"
 
 
 def row_of(shift, arguments, device, names, lat_lon, inhabitants):
@@ -85,9 +89,9 @@ def row_of(shift, arguments, device, names, lat_lon, inhabitants):
     right = model.prior_of("right", torch.from_numpy(lat_lon[draw(others, to_test, arguments.names)]))
     return {
         "trained on, tested on": shift,
-        "the model's prior": nats(model, test),
-        "the right prior": nats(model, test, right),
-        "uniform": nats(model, test, priors.uniform(model.grid)),
+        "the model's prior": worth(model, test),
+        "the right prior": worth(model, test, right),
+        "uniform": worth(model, test, priors.uniform(model.grid)),
         "steps": steps,
         "seconds": round(time.perf_counter() - start),
     }

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 from locdiff import options
-from locdiff.data.decoding import MAX_PIXELS
+from locdiff.data.decoding import add_max_pixels
 from locdiff.devices import pick_device
 from locdiff.errors import InputError
 from locdiff.pipeline import Pipeline
@@ -37,10 +37,7 @@ def make_parser():
     parser.add_argument(
         "--weights", type=text, metavar="FILE", help="the encoder's weights, if the embeddings were made from a file"
     )
-    parser.add_argument(
-        "--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
-        help=f"read larger JPEGs at reduced size and refuse other pictures that are larger (default {MAX_PIXELS})",
-    )  # fmt: skip
+    add_max_pixels(parser)
     parser.add_argument("--device", type=text, help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="ask the Hugging Face Hub for nothing")
     return parser

@@ -19,7 +19,7 @@ import sys
 import torch
 
 from locdiff import options
-from locdiff.data.decoding import MAX_PIXELS
+from locdiff.data.decoding import add_max_pixels
 from locdiff.data.encoders import DEFAULT, ENCODERS, is_text_encoder, make_encoder
 from locdiff.data.encoding import embed, embed_texts
 from locdiff.data.pictures import EXIF
@@ -43,10 +43,7 @@ def make_parser():
     parser.add_argument(
         "--columns", type=text, metavar="NAMES", help="of a table without a header: id,lat,lon in its order"
     )
-    parser.add_argument(
-        "--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
-        help=f"read larger JPEGs at reduced size and refuse other pictures that are larger (default {MAX_PIXELS})",
-    )  # fmt: skip
+    add_max_pixels(parser)
     parser.add_argument(
         "--encoder", type=text, default=DEFAULT, metavar="NAME",
         help=f"one of {', '.join(ENCODERS)}, with details behind a colon (default {DEFAULT}; open_clip's list_models() "

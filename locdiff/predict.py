@@ -35,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from locdiff import given, memory, options
-from locdiff.data.decoding import MAX_PIXELS
+from locdiff.data.decoding import add_max_pixels
 from locdiff.data.encoders import is_text_encoder
 from locdiff.data.prediction_files import FORMATS, open_exiftool, open_output
 from locdiff.data.prediction_sources import read_sources
@@ -75,10 +75,7 @@ def make_parser():
     parser.add_argument(
         "--memory", type=int, default=memory.DEFAULT_MB, help=f"{memory.HELP} (default {memory.DEFAULT_MB})"
     )
-    parser.add_argument(
-        "--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
-        help=f"read larger JPEGs at reduced size and refuse other pictures that are larger (default {MAX_PIXELS})",
-    )  # fmt: skip
+    add_max_pixels(parser)
     parser.add_argument(
         "--workers", type=whole(0, 1024), help="processes that read pictures (default: the processors, at most 8)"
     )

@@ -9,9 +9,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from locdiff.data.archives import read_bytes
 from locdiff.data.exif import gps_place
+from locdiff.options import whole
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, half a GiB of RGB
 REDUCED = (2, 4, 8)  # what JPEG can be read at: its blocks have 8 x 8 pixels
+
+
+def add_max_pixels(parser):
+    """Add the option --max-pixels to the parser of a command that reads pictures."""
+    parser.add_argument(
+        "--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
+        help=f"read larger JPEGs at reduced size and refuse other pictures that are larger (default {MAX_PIXELS})",
+    )  # fmt: skip
 
 
 def read_picture(picture, max_pixels=MAX_PIXELS):

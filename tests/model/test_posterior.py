@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.calls import count_calls
 from support.caps import mass_within
-from support.models import seeing, sure_of, tiny, with_prior, zoomed
+from support.models import KINDS, seeing, tiny, with_prior, zoomed
 
 from locdiff.errors import InputError
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
@@ -17,15 +17,7 @@ from locdiff.sphere import basins, pixels, shdd
 from locdiff.sphere.coordinates import great_circle_km
 from locdiff.sphere.healpix import healpix_anchors
 
-CENTER = healpix_anchors(8)[300]
 N, T = 12 * 16**2, len(pixels.THRESHOLDS_KM)
-KINDS = {
-    "one pass": lambda: seeing(sample_steps=1),
-    "chain": lambda: seeing(sample_steps=3),
-    "regression": lambda: seeing(loss="l2", sample_steps=2),
-    "two levels": lambda: zoomed(range(0, 768, 2), noise=0.5, zoom_into=3, sample_steps=1),
-    "three levels": lambda: sure_of(CENTER, 40, zoom_into=2),
-}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 

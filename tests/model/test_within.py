@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.models import repeated, seeing, sure_of, with_prior, zoomed
+from support.models import CENTER, KINDS, repeated, seeing, sure_of, with_prior, zoomed
 
 from locdiff.data.regions import Region, box, land
 from locdiff.model.posterior import LocationPosterior
@@ -15,14 +15,6 @@ from locdiff.sphere import shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km, to_unit_vector
 from locdiff.sphere.healpix import ang2pix, healpix_anchors
 
-CENTER = healpix_anchors(8)[300]  # 14.5 N, 45 W
-KINDS = {
-    "one pass": lambda: seeing(sample_steps=1),
-    "chain": lambda: seeing(sample_steps=3),
-    "regression": lambda: seeing(loss="l2", sample_steps=2),
-    "two levels": lambda: zoomed(range(0, 768, 2), noise=0.5, zoom_into=3, sample_steps=1),
-    "three levels": lambda: sure_of(CENTER, 40, zoom_into=2),
-}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 EVERYWHERE = box("-90,-180,90,180")
 A, B = box("-30,-70,40,-20"), box("5,-60,60,30")

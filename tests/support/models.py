@@ -117,3 +117,13 @@ def points_and_masses(posterior):
     points = [posterior.anchors, *(cell_points(component)[0].double() for component in posterior.components)]
     masses = [posterior.remaining[0], *(component.masses[0].flatten() for component in posterior.components)]
     return torch.cat(points), torch.cat(masses)
+
+
+CENTER = healpix_anchors(8)[300]  # 14.5 N, 45 W
+KINDS = {  # of posteriors: what makes a model of each
+    "one pass": lambda: seeing(sample_steps=1),
+    "chain": lambda: seeing(sample_steps=3),
+    "regression": lambda: seeing(loss="l2", sample_steps=2),
+    "two levels": lambda: zoomed(range(0, 768, 2), noise=0.5, zoom_into=3, sample_steps=1),
+    "three levels": lambda: sure_of(CENTER, 40, zoom_into=2),
+}

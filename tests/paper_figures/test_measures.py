@@ -79,11 +79,15 @@ def test_the_best_of_every_column_is_bold_whoever_it_is():
 
 def test_every_picture_is_tested_in_one_fold_and_no_author_is_on_both_sides():
     data = embedded(scattered(300))
-    data.authors = [f"author {i % 23 if i < 150 else 7}" for i in range(len(data))]  # one has half of the pictures
+    data.authors = [
+        f"author {int((2 * i) ** 0.5) if i < 150 else 99}" for i in range(len(data))
+    ]  # one has half of the pictures
     folds = data_sets.author_folds(data, "mine")
     assert len(folds) == data_sets.FOLDS
     tested = [name for _, test in folds for name in test.ids]
     assert sorted(tested) == sorted(data.ids)
+    sizes = sorted(len(test) for _, test in folds)
+    assert sizes[3] - sizes[0] <= 4  # the other authors have 1 to 17 each
     for train, test in folds:
         assert len(test) and len(train) + len(test) == len(data)
         assert not set(train.authors) & set(test.authors)

@@ -174,7 +174,7 @@ def cache_folder() -> Path:
 
 def cached(name: str, settings, more: bytes = b"") -> Path:
     """Return the cache's folder for the data of the dataclass `settings`, and of `more` bytes that they depend on."""
-    key = json.dumps({"version": 1} | dataclasses.asdict(settings), sort_keys=True)
+    key = json.dumps({"version": 2} | dataclasses.asdict(settings), sort_keys=True)
     return cache_folder() / f"{name}-{hashlib.sha256(key.encode() + more).hexdigest()[:12]}"
 
 

@@ -67,7 +67,7 @@ def locdiffusion(context, data):
 
     def compute():
         mode, took = timed(lambda: predict_modes(model, data.embeddings))
-        found = of_model(model, data, with_each=True)
+        found = of_model(model, data)
         return found | {MODE: mode, "mode_ms": 1e3 * took / len(data.truth)}
 
     found = context.piece("locdiffusion-places", data.key, compute)
@@ -79,9 +79,9 @@ def predict_modes(model, embeddings):
     return torch.cat([posterior.modes()[0][:, 0] for _, posterior in posteriors(model, embeddings)]).numpy()
 
 
-def of_model(model, data, with_each=False):
+def of_model(model, data, places=None):
     """Return what the posteriors of a model say of the test pictures; see `of_posteriors`."""
-    return of_posteriors(posteriors(model, data.embeddings), data.truth, with_each)
+    return of_posteriors(posteriors(model, data.embeddings), data.truth, places)
 
 
 def side_by_side(context, data):
@@ -117,8 +117,9 @@ def prior(context, data):
     def compute():
         probs = prior_probs(torch.from_numpy(data.train.lat_lon), data.settings().model.network.l_max)
         densities = PixelDensities(probs.expand(len(data.truth), -1))
-        places = densest_place(probs).expand(len(data.truth), 2).numpy()
-        return of_posteriors([(0, densities)], data.truth) | {"places": places}
+        places = densest_place(probs).expand(len(data.truth), 2)
+        found = of_posteriors([(0, densities)], data.truth, places)
+        return found | {"places": places.numpy(), "ms": np.nan}
 
     return context.piece("prior", data.key, compute)
 
@@ -127,7 +128,7 @@ def searches(context, data):
     """Return what [L]kNN and retrieval predict: their places, and what the densities say that they make."""
     known, kept, settings = parts(data, data.settings())
 
-    def compute(vo):
+    def compute(vo, places):
         probs = prior_probs(torch.from_numpy(known.lat_lon), settings.model.network.l_max)
         queries, gallery = data.search() if not vo else (data.embeddings, data.train)
         if data.places is None or vo:
@@ -136,12 +137,13 @@ def searches(context, data):
         if unseen is not None and not vo:
             unseen = data.queries(unseen)
         densities = GalleryDensities(gallery, probs, unseen, truth, vo)
-        return of_posteriors([(0, densities.posterior(queries))], data.truth)  # the gallery is read once
+        read_once = [(0, densities.posterior(queries))]
+        return of_posteriors(read_once, data.truth, torch.from_numpy(places))
 
     def piece(name, vo, places):
         def both():
             found, took = timed(lambda: places().numpy())
-            return compute(vo) | {"places": found, "ms": 1e3 * took / len(data.truth)}
+            return compute(vo, found) | {"places": found, "ms": 1e3 * took / len(data.truth)}
 
         return context.piece(name, data.key, both)
 
@@ -179,13 +181,13 @@ def family(context, data, name, make):
 
     def compute():
         model, cost = timed_training(make, known, override(settings, lr=lr), kept)
-        places, took = timed(lambda: model.predict(data.embeddings).numpy())
+        places, took = timed(lambda: model.predict(data.embeddings))
         found = {}
         if hasattr(model, "posterior"):
-            found = of_model(model, data)
+            found = of_model(model, data, places)
         elif hasattr(model, "sample"):
             found["samples"] = model.sample(data.embeddings, SAMPLES).numpy()
-        return found | {"places": places, "ms": 1e3 * took / len(data.truth), "lr": lr} | cost
+        return found | {"places": places.numpy(), "ms": 1e3 * took / len(data.truth), "lr": lr} | cost
 
     return context.piece(short, data.key, compute)
 
@@ -199,7 +201,8 @@ def recipe(context, data):
 
     def compute():
         found = of_model(model, data)
-        return found | {"places": geographic_center(torch.from_numpy(found["samples"])).numpy(), "lr": lr}
+        places = geographic_center(torch.from_numpy(found["samples"])).numpy()
+        return found | {"places": places, "lr": lr, "ms": np.nan}  # the time is of the best places, not of the samples
 
     return context.piece("recipe", data.key, compute) | cost
 
@@ -207,7 +210,7 @@ def recipe(context, data):
 def refined(context, data):
     """Return what LocDiffusion with refinement levels predicts."""
     model, cost = locdiffusion_model(context, data, levels=data.scale.levels)
-    return context.piece("refined", data.key, lambda: of_model(model, data, with_each=True)) | cost
+    return context.piece("refined", data.key, lambda: of_model(model, data)) | cost
 
 
 def joined(folds):

@@ -1,7 +1,7 @@
 """What the comparison knows of a method's predictions for the test pictures, and the tables made of that.
 
-A method's predictions are arrays by name: `places` (n, 2), or else `each` (n, thresholds, 2) with a place for each
-column; and as far as the method has them `log_prob` (n,) in nats per steradian, `rank` (n,) of the true location,
+A method's predictions are arrays by name: `places` (n, 2), `each` (n, thresholds, 2) with a place for each column, or
+both; and as far as the method has them `log_prob` (n,) in nats per steradian, `rank` (n,) of the true location,
 `samples` (n, S, 2), and numbers: `seconds` of training, `parameters`, `ms` a picture, `lr`.
 """
 
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import report
 import torch
+from methods.densities import Densities
 
 from locdiff.evaluation import coverage, density_metrics, metrics
 from locdiff.sphere.coordinates import great_circle_km
@@ -24,33 +25,41 @@ DENSITY_COLUMNS = (
 )  # fmt: skip
 
 
-def of_posteriors(posteriors, truth, with_each=False):
-    """Return `log_prob`, `rank` and `samples` of posteriors, an iterable of (position of the first, posterior), for the
-    true locations (n, 2).
+def of_posteriors(posteriors, truth, places=None):
+    """Return `each`, `log_prob`, `rank` and `samples` of posteriors, an iterable of (position of the first, posterior),
+    for the true locations (n, 2); and `ms`, the time a picture that posteriors and best places took.
 
-    With `with_each` also the best places for `each` column, and the `ms` a picture that posteriors and places took.
+    The best places are by the posteriors of LocDiffusion or by the Densities of a family that predicts `places` (n, 2).
     """
     parts, took, started = [], 0.0, time.perf_counter()
     for start, posterior in posteriors:
-        own, best = truth[start : start + len(posterior)], {}
-        if with_each:
-            best = {"each": torch.stack([place for place, _ in posterior.best_within().values()], dim=1)}
+        some = slice(start, start + len(posterior))
+        own, each = truth[some], _best_within(posterior, start, places[some] if places is not None else None)
         took += time.perf_counter() - started
         parts.append({
-            "log_prob": posterior.log_prob(own), "rank": posterior.rank(own, 0, start),
-            "samples": posterior.sample(SAMPLES, 0, start), **best,
+            "each": each, "log_prob": posterior.log_prob(own), "rank": posterior.rank(own, 0, start),
+            "samples": posterior.sample(SAMPLES, 0, start),
         })  # fmt: skip
         started = time.perf_counter()
     found = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
-    return found | ({"ms": 1e3 * took / len(truth)} if with_each else {})
+    return found | {"ms": 1e3 * took / len(truth)}
+
+
+def _best_within(posterior, start, places):
+    """Return the best places for each column, (n, thresholds, 2)."""
+    if isinstance(posterior, Densities):
+        return posterior.best_within(places, 1, start)
+    return torch.stack([place for place, _ in posterior.best_within().values()], dim=1)
 
 
 def measure(found, truth):
-    """Return what is kept of a method's predictions, NaN where there is none: `hits` (n, thresholds), the distance `km`
-    (n,) of its places, `nats` over the uniform density (n,), `rank` (n,), the `energy` score (n,) in km, `prdc` (4,).
+    """Return what is kept of a method's predictions, NaN where there is none: `hits` (n, thresholds) of its places,
+    `best` (n, thresholds) of those for each column, the distance `km` (n,) of its places, `nats` over the uniform
+    density (n,), `rank` (n,), the `energy` score (n,) in km, `prdc` (4,).
     """
     nothing = np.full(len(truth), np.nan)
     places = torch.as_tensor(found["places"] if "places" in found else found["each"])
+    best = metrics.hits(torch.as_tensor(found["each"]), truth).numpy() if "each" in found else None
     distance = torch.from_numpy(nothing)
     if "places" in found:  # what is not finite is infinitely far
         distance = great_circle_km(torch.as_tensor(found["places"]), truth).nan_to_num(math.inf)
@@ -58,6 +67,7 @@ def measure(found, truth):
     prdc = density_metrics.manifold_metrics(samples[:, 0], truth).values() if samples is not None else [np.nan] * 4
     return {
         "hits": metrics.hits(places, truth).numpy(),
+        "best": np.full((len(truth), len(report.KM)), np.nan) if best is None else best.astype(float),
         "km": distance.numpy(),
         "nats": found["log_prob"] + math.log(4 * math.pi) if "log_prob" in found else nothing,
         "rank": found.get("rank", nothing),
@@ -79,6 +89,15 @@ def distance_rows(methods, groups=None):
                 f"{one['ms']:.1f}" if np.isfinite(one["ms"]) else ""]  # fmt: skip
         rows.append([name, *hits, *far, *cost])
     return rows
+
+
+def best_rows(methods, groups=None):
+    """Return the rows {method: measure} of the table of the best places for each column, as cells."""
+    known = {name: one["best"] for name, one in methods.items() if not np.isnan(one["best"]).all()}
+    return [
+        [name, *(report.with_interval(*row) for row in 100 * report.estimate(best, groups))]
+        for name, best in known.items()
+    ]
 
 
 def density_rows(methods, ours, groups=None):

@@ -204,17 +204,19 @@ def held_out_order(n, count, seed, authors=None):
     return order, int(np.searchsorted(number[order], number[order[count - 1]], side="right"))
 
 
-def write_embeddings(folder, embeddings, lat_lon, encoder):
-    """Write an embeddings folder: (n, d) and (n, 2) tensors, float16 on disk, ids 0, 1, 2, ..."""
+def write_embeddings(folder, embeddings, lat_lon, encoder, authors=None):
+    """Write an embeddings folder: (n, d) and (n, 2) tensors, float16 on disk, ids 0, 1, 2, ... and `authors` (n,)."""
     folder.mkdir(parents=True)
     np.save(folder / "embeddings.npy", embeddings.numpy().astype(np.float16))
-    write_locations(folder / "locations.csv", lat_lon)
+    write_locations(folder / "locations.csv", lat_lon, authors)
     (folder / "meta.json").write_text(json.dumps({"encoder": encoder}) + "\n")
 
 
-def write_locations(path, lat_lon):
-    """Write places (n, 2) to a csv file with the columns id (0, 1, 2, ...), lat, lon."""
+def write_locations(path, lat_lon, authors=None):
+    """Write places (n, 2) to a csv file with the columns id (0, 1, 2, ...), lat, lon and, of `authors` (n,), author."""
+    columns = {"author": authors} if authors is not None else {}
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "lat", "lon"])
-        writer.writerows([i, f"{lat:.6f}", f"{lon:.6f}"] for i, (lat, lon) in enumerate(lat_lon.tolist()))
+        writer.writerow(["id", "lat", "lon", *columns])
+        rows = zip(lat_lon.tolist(), *columns.values(), strict=True)
+        writer.writerows([i, f"{lat:.6f}", f"{lon:.6f}", *more] for i, ((lat, lon), *more) in enumerate(rows))

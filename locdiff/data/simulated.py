@@ -41,6 +41,8 @@ def simulated_pictures(gallery, draws, noise, generator):
 def simulation(settings, folder=None, progress=True):
     """Return the folder of the simulated data, with train/, test/ and gallery.csv; built on first use and kept.
 
+    All training pictures of a place have one author, so that validation keeps apart whole places.
+
     gallery.csv holds GeoCLIP's gallery, without the places that are held out of it to test on. No place is both for
     training and for testing. InputError for settings that ask for more places than there are.
     """
@@ -67,7 +69,10 @@ def simulation(settings, folder=None, progress=True):
 
     def build(unfinished):
         pictures = simulated_pictures(embed_places(train, geoclip, progress), settings.draws, settings.noise, generator)
-        write_embeddings(unfinished / "train", pictures, train.repeat_interleave(settings.draws, dim=0), SIMULATION)
+        _, place = torch.unique(train, dim=0, return_inverse=True)
+        authors = [f"place {i}" for i in place.repeat_interleave(settings.draws).tolist()]
+        lat_lon = train.repeat_interleave(settings.draws, dim=0)
+        write_embeddings(unfinished / "train", pictures, lat_lon, SIMULATION, authors)
         pictures = simulated_pictures(embed_places(test, geoclip, progress), 1, settings.noise, generator)
         write_embeddings(unfinished / "test", pictures, test, SIMULATION)
         write_locations(unfinished / "gallery.csv", gallery)

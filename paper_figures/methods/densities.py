@@ -13,8 +13,10 @@ from torch import Tensor
 from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import pixels
-from locdiff.sphere.coordinates import from_unit_vector, to_unit_vector
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors
+from locdiff.sphere.pixels import THRESHOLDS_KM
+from locdiff.sphere.points import width_of
 
 NSIDE = 64  # of densities that are held by pixels
 
@@ -23,6 +25,7 @@ class Densities(ABC):
     """Densities over the Earth, one for each of n pictures."""
 
     ranked = 64  # samples a picture, among which the true location takes its rank
+    voting = 512  # samples a picture, among which the best location for a distance is looked for
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -45,6 +48,21 @@ class Densities(ABC):
         denser = (self.log_prob(self.sample(self.ranked, seed, first)) > own[:, None]).sum(dim=-1)
         part = PictureNoise(seed, first, len(self), 1, stream=(2,)).uniform()[:, 0, 0]
         return (denser + part) / (self.ranked + 1)
+
+    def best_within(self, places: Tensor, seed: int = 0, first: int = 0) -> Tensor:
+        """Return for each threshold the location within which most of the density lies, (n, thresholds, 2).
+
+        Of `voting` samples it is the one with most of the others within the threshold. Within less than a pixel of
+        NSIDE it is the location that the family predicts, `places` (n, 2).
+        """
+        lat_lon, picked = self.sample(self.voting, seed, first).double(), []
+        for xyz in to_unit_vector(lat_lon).float().split(batch_size(5 * self.voting**2)):
+            cosine = xyz @ xyz.mT
+            votes = [(cosine >= math.cos(km / EARTH_RADIUS_KM)).sum(dim=-1) for km in THRESHOLDS_KM]
+            picked.append(torch.stack([counts.argmax(dim=-1) for counts in votes], dim=-1))
+        best = lat_lon.gather(1, torch.cat(picked)[..., None].expand(-1, -1, 2))
+        is_fine = torch.tensor(THRESHOLDS_KM)[:, None] < EARTH_RADIUS_KM * width_of(NSIDE)
+        return torch.where(is_fine, places.double()[:, None], best)
 
 
 class PixelDensities(Densities):
@@ -108,7 +126,7 @@ class WithPrior(Densities):
     """(1 - share) times some densities and `share` times the density of all training locations."""
 
     def __init__(self, own: Densities, prior: Tensor, share: float):
-        self.own, self.share, self.ranked = own, share, own.ranked
+        self.own, self.share, self.ranked, self.voting = own, share, own.ranked, own.voting
         self.prior = PixelDensities(prior.expand(len(own), -1))
 
     def __len__(self):

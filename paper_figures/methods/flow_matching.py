@@ -84,6 +84,7 @@ class FlowDensities(Densities):
     """The densities of a FlowMatching model for embeddings (n, embed_dim) on its device."""
 
     ranked = 16  # each costs as much as the true location
+    voting = 64
 
     def __init__(self, model, embeddings):
         self.model, self.embeddings = model, model.whiten(embeddings)

@@ -17,6 +17,7 @@ from locdiff.data.places import read_places
 from locdiff.data.simulated import Simulation, simulated_pictures, simulation
 from locdiff.errors import InputError
 from locdiff.evaluation.retrieval import retrieve
+from locdiff.training.validation import split_validation
 
 SMALL = Simulation(train_places=60, test_places=20, draws=3)
 
@@ -72,6 +73,8 @@ def test_no_test_place_is_for_training_nor_held_out_places_in_the_gallery(tmp_pa
         assert rows(gallery) == rows(world.numpy()) - (rows(test.lat_lon) if name == "held out" else set())
         places = train_part.lat_lon.reshape(60, 3, 2)
         assert (places == places[:, :1]).all()  # the draws of a place
+        known, kept = split_validation(train_part, 0.1, 0)
+        assert len(known) + len(kept) == 180 and not rows(known.lat_lon) & rows(kept.lat_lon)
         assert len({row.tobytes() for row in train_part.embeddings}) == 180
     np.testing.assert_array_equal(test.lat_lon, read_places(truth).lat_lon)
     assert len(gallery) == 120

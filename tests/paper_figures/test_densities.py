@@ -63,6 +63,20 @@ def test_a_mixture_is_a_density_and_its_samples_follow_it(kappa):
     torch.testing.assert_close(densities.sample(5, seed=2, first=0)[:, 0].shape, (4, 2), check_dtype=False)
 
 
+def test_the_best_place_within_a_distance_holds_most_of_the_density():
+    """Of two hills, the sharper one is best near and the heavier one far; below a pixel the family's own place is."""
+    centers = to_unit_vector(torch.tensor([[[10.0, 170.0], [60.0, -20.0]]], dtype=torch.float64))
+    log_weights = torch.tensor([[0.4, 0.6]]).log()
+    densities = VonMisesFisherMixture(log_weights, centers, torch.tensor([[1e5, 60.0]]))
+    own = torch.tensor([[1.0, 2.0]])
+    for asked in (densities, WithPrior(densities, torch.full((12 * NSIDE**2,), 1 / (12 * NSIDE**2)), 1e-4)):
+        found = asked.best_within(own)
+        assert found.shape == (1, 5, 2) and torch.equal(found[0, :2], own.double().expand(2, 2))
+        assert great_circle_km(found[0, 2], from_unit_vector(centers[0, 0])) < 60
+        assert great_circle_km(found[0, 4], from_unit_vector(centers[0, 1])) < 900
+    assert torch.equal(densities.best_within(own, 1), densities.best_within(own, 1))
+
+
 @given(place=places)
 def test_a_narrow_component_has_the_density_of_a_plane(place):
     """At its center a component of kappa has kappa / 2 pi, at a distance d that times exp(-kappa d^2 / 2)."""

@@ -33,12 +33,20 @@ def test_measures_of_places_are_hits_and_distances():
 
 def test_measures_of_densities_are_over_the_uniform_one():
     uniform = PixelDensities(torch.full((3, 12 * 64**2), 1 / (12 * 64**2)))
-    found = measures.of_posteriors([(0, uniform)], NORTH) | {"each": np.zeros((3, 5, 2)), "ms": 1.0}
+    found = measures.of_posteriors([(0, uniform)], NORTH, NORTH) | {"ms": 1.0}
     kept = measures.measure(found | {"lr": 0.5}, NORTH)
     np.testing.assert_allclose(kept["nats"], 0, atol=1e-5)
     assert kept["hits"].shape == (3, 5) and kept["lr"] == 0.5 and found["samples"].shape == (3, measures.SAMPLES, 2)
     assert kept["energy"].mean() == pytest.approx(coverage.energy_score(torch.from_numpy(found["samples"]), NORTH))
     assert ((kept["rank"] >= 0) & (kept["rank"] <= 1)).all() and kept["ms"] > 0
+
+
+def test_the_best_places_have_a_table_of_their_own():
+    each = np.repeat(NORTH.numpy()[:, None], 5, axis=1)
+    both = measures.measure({"places": np.zeros((3, 2)), "each": each}, NORTH)
+    alone = measures.measure({"places": np.zeros((3, 2))}, NORTH)
+    assert both["best"].tolist() == [[1.0] * 5] * 3 and np.isnan(alone["best"]).all() and alone["best"].shape == (3, 5)
+    assert measures.best_rows({"both": both, "alone": alone}) == [["both", *["100.0 [100.0, 100.0]"] * 5]]
 
 
 def test_the_tables_have_the_numbers_and_the_differences_on_the_same_pictures():

@@ -53,7 +53,6 @@ class Scale:
     search: int = 0
     papers_steps: int = 10  # sampling steps of the paper's recipe
     levels: int = 3  # of LocDiffusion with refinement
-    folds_steps: int = 0  # of the models of the folds of photographs, if not `steps`
 
 
 SMOKE = {key: value for key, value in PRESETS["smoke"].items() if key not in ("train_views", "test_views")}
@@ -66,7 +65,7 @@ SCALES = {
     "cpu": Scale(300, 1_000, {}, BlueMarble(**STRONG), Simulation()),
     "full": Scale(
         1_000, 1_000, {}, BlueMarble(**STRONG), Simulation(), names=PlaceNames(),
-        rates=(3e-4, 1e-3, 3e-3), search=100, papers_steps=100, folds_steps=300,
+        rates=(3e-4, 1e-3, 3e-3), search=100, papers_steps=100,
     ),
     "paper": Scale(
         200_000, 10**9, {"l_max": 47, "width": 512, "batch": 512}, BlueMarble(1_000_000, 5_000, **STRONG),
@@ -184,10 +183,10 @@ def named(context):
 def photographs(context):
     """Return the FOLDS of the user's embeddings of photographs, by author: every photograph is tested once.
 
-    Raises InputError if authors are not known, or are too few.
+    All folds together take as many steps as another data set. Raises InputError if authors are not known, or are too few.
     """
     everything, scale = read_embeddings(context.photos), SCALES[context.scale]
-    scale = dataclasses.replace(scale, steps=scale.folds_steps or scale.steps)
+    scale = dataclasses.replace(scale, steps=-(-scale.steps // FOLDS), search=scale.search // 2)
     title = f"Photographs of {Path(context.photos).name}, by author"
     return [
         Data(title, context.photos, scale, parts=parts, fold=fold)

@@ -183,7 +183,7 @@ def named(context):
 def photographs(context):
     """Return the FOLDS of the user's embeddings of photographs, by author: every photograph is tested once.
 
-    All folds together take as many steps as another data set. Raises InputError if authors are not known, or are too few.
+    All folds together take as many steps as another data set. Raises InputError if authors are not known, or too few.
     """
     everything, scale = read_embeddings(context.photos), SCALES[context.scale]
     scale = dataclasses.replace(scale, steps=-(-scale.steps // FOLDS), search=scale.search // 2)

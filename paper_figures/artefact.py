@@ -19,13 +19,17 @@ Result = dict[str, np.ndarray]  # what an artefact computes, as it is saved
 class Claim:
     """A statement, what the paper has for it, and what is found here.
 
-    `holds` tells whether it holds here, by the numbers in `ours`; None if they cannot tell.
+    `holds` tells whether it holds here, by the numbers in `ours`; None if they cannot tell. `data` is the data set that
+    it is tested on, if there are several. One that the paper rests on has `brief`, its numbers in a few signs, and has
+    a place in `main_table`.
     """
 
     claim: str
     paper: str
     ours: str
     holds: bool | None
+    data: str = ""
+    brief: str = ""
 
 
 class Artefact(Protocol):
@@ -62,6 +66,19 @@ def summary(claims: list[Claim]) -> str:
 
 def table(claims: list[Claim]) -> str:
     """Return the claims as a table in Markdown."""
-    words = {None: "not tested", True: "yes", False: "no"}
-    rows = [[c.claim, c.paper, c.ours, words[None if c.holds is None else bool(c.holds)]] for c in claims]
+    rows = [[f"{c.data}: {c.claim}" if c.data else c.claim, c.paper, c.ours, _verdict(c)] for c in claims]
     return markdown_table(["claim", "paper", "ours", "holds"], rows)
+
+
+def main_table(claims: list[Claim]) -> str:
+    """Return the claims that the paper rests on as a table in Markdown, with a column for each data set."""
+    main = [claim for claim in claims if claim.brief]
+    columns, rows = list(dict.fromkeys(claim.data for claim in main)), {}
+    for claim in main:
+        own = rows.setdefault(claim.claim, [claim.claim, claim.paper, *[""] * len(columns)])
+        own[2 + columns.index(claim.data)] = f"{_verdict(claim)}: {claim.brief}"
+    return markdown_table(["claim", "paper", *columns], list(rows.values()))
+
+
+def _verdict(claim: Claim) -> str:
+    return "not tested" if claim.holds is None else "yes" if claim.holds else "no"

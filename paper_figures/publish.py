@@ -10,8 +10,8 @@ from. A document shows it where it has the lines
   <!-- results: NAME -->
   <!-- end of results -->
 
-and what stands between them is written by this command, never by hand. The block `claims` lists the claims of all kept
-results.
+and what stands between them is written by this command, never by hand. The block `claims` lists the main claims of
+all kept results.
 """
 
 import json
@@ -125,9 +125,8 @@ def block_text(name, kept):
 
 
 def claims_table(kept):
-    """Return the table of all claims: the claim, the paper's numbers, ours, and whether it holds."""
-    claims = [artefact.Claim(**claim) for record in kept.values() for claim in record["claims"]]
-    return artefact.table(claims)
+    """Return the table of the claims that the paper rests on: its numbers, ours on each data set, whether it holds."""
+    return artefact.main_table([artefact.Claim(**claim) for record in kept.values() for claim in record["claims"]])
 
 
 def write_documents(documents=DOCUMENTS, results=RESULTS):

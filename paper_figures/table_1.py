@@ -150,16 +150,25 @@ def claims(data, right, groups=None):
     far = report.FAR
     return [
         Claim(
-            f"{data}: LocDiffusion beats retrieval at 200 km and beyond",
+            "LocDiffusion beats retrieval at 200 km and beyond",
             f"{report.slashes(diffusion[far])} % against {report.slashes(retrieval[far])}",
             f"{EACH}, less {RETRIEVAL}, in points: {report.at_each(alone_text)}",
             bool((alone[far, 1] > 0).all()),
+            data,
+            signed(alone[far]),
         ),
         Claim(
-            f"{data}: with retrieval it is nowhere worse than the better of the two",
+            "with retrieval it is nowhere worse than the better of the two",
             f"{report.slashes(both)} %",
             f"{hybrid.WEIGHTED}, less the better of the two at each threshold, in points: "
             f"{report.at_each(together_text)}; worse at {', '.join(worse) or 'none'}",
             not worse,
+            data,
+            signed(together),
         ),
     ]
+
+
+def signed(points):
+    """Return the means of differences (k, 3) in points: +1.2 / -0.3"""
+    return " / ".join(f"{mean:+.1f}" for mean in points[:, 0])

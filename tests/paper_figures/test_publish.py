@@ -3,8 +3,10 @@
 import json
 import re
 
+import artefact
 import publish
 import pytest
+from artefact import Claim
 from support.figures import make
 
 from locdiff.errors import InputError
@@ -42,10 +44,24 @@ def test_what_was_computed_is_kept_and_shown(tmp_path):
     assert publish.write_documents([document], tmp_path / "results") == []
     document.write_text("<!-- results: claims -->\n<!-- end of results -->\n")
     publish.write_documents([document], tmp_path / "results")
-    assert document.read_text().count("| yes |") == len(kept["table_3"]["claims"])
+    assert "| claim | paper |" in document.read_text()
     document.write_text("<!-- results: table_9 -->\n<!-- end of results -->\n")
     with pytest.raises(InputError, match="table_9, which is not kept; there are table_3"):
         publish.write_documents([document], tmp_path / "results")
+
+
+def test_a_claim_has_one_row_and_a_cell_for_each_data_set():
+    claims = [
+        Claim("it is ahead", "5 %", "long", True, "Names", "+3.1 / +2.0"),
+        Claim("a detail", "", "long", True),
+        Claim("it is ahead", "5 %", "long", False, "Views", "-1.0"),
+        Claim("it is small", "no", "long", None, "Views", "7"),
+    ]
+    rows = [line.strip("| ").split(" | ") for line in artefact.main_table(claims).splitlines()]
+    assert rows[0] == ["claim", "paper", "Names", "Views"]
+    assert rows[2:] == [["it is ahead", "5 %", "yes: +3.1 / +2.0", "no: -1.0"],
+                        ["it is small", "no", "", "not tested: 7"]]  # fmt: skip
+    assert "Names: it is ahead" in artefact.table(claims) and "| a detail |" in artefact.table(claims)
 
 
 def test_the_scores_of_a_run_are_kept_with_what_they_are_from(tmp_path):

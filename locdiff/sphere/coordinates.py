@@ -86,3 +86,10 @@ def geographic_center(lat_lon: Tensor) -> Tensor:
     total = to_unit_vector(check_lat_lon(lat_lon)).sum(dim=-2)
     threshold = 4 * torch.finfo(total.dtype).eps * lat_lon.shape[-2]
     return from_unit_vector(total.masked_fill(total.norm(dim=-1, keepdim=True) < threshold, 0.0))
+
+
+def tangents(xyz: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two unit vectors at right angles to unit vectors (..., 3) and to each other."""
+    axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
+    first = torch.nn.functional.normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
+    return first, torch.linalg.cross(xyz, first, dim=-1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
 from locdiff.memory import batch_size
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_theta_phi, to_unit_vector
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, tangents, to_theta_phi, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors, healpix_transform
 from locdiff.sphere.shdd import encode, synthesis
 from locdiff.sphere.spherical_harmonics import real_spherical_harmonics, rotate
@@ -204,10 +204,8 @@ def _newton_step(xyz, slope, curvature, longest):
 
     It is |curvature|^-1 slope, at most `longest` radians.
     """
-    axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
-    first = normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
-    tangents = torch.stack([first, torch.linalg.cross(xyz, first, dim=-1)], dim=-1)  # (..., 3, 2)
-    bend, rise = tangents.mT @ curvature @ tangents, tangents.mT @ slope[..., None]
+    plane = torch.stack(tangents(xyz), dim=-1)  # (..., 3, 2)
+    bend, rise = plane.mT @ curvature @ plane, plane.mT @ slope[..., None]
     mean = (bend[..., 0, 0] + bend[..., 1, 1]) / 2
     spread = torch.hypot((bend[..., 0, 0] - bend[..., 1, 1]) / 2, bend[..., 0, 1])  # eigenvalues are mean +- spread
     eigenvalues = torch.stack([mean + spread, mean - spread]).abs()
@@ -215,7 +213,7 @@ def _newton_step(xyz, slope, curvature, longest):
     tilt = (above - below) / (2 * spread).clamp(min=1e-300)
     deviation = bend - mean[..., None, None] * torch.eye(2, dtype=bend.dtype, device=bend.device)
     inverse_times_rise = ((above + below) / 2)[..., None, None] * rise + tilt[..., None, None] * (deviation @ rise)
-    step = (tangents @ inverse_times_rise)[..., 0]
+    step = (plane @ inverse_times_rise)[..., 0]
     return step * (longest / step.norm(dim=-1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from locdiff.memory import batch_size
 from locdiff.seeding import PictureNoise
 from locdiff.sphere import pixels
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, tangents, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors
 from locdiff.sphere.pixels import THRESHOLDS_KM
 from locdiff.sphere.points import width_of
@@ -165,10 +165,3 @@ def log_mixture(log_weights: Tensor, centers: Tensor, kappa: Tensor, xyz: Tensor
     chord = (centers[:, None] - xyz[:, :, None]).square().sum(dim=-1)
     scale = kappa.log() - math.log(2 * math.pi) - torch.log(-torch.expm1(-2 * kappa))
     return torch.logsumexp((log_weights + scale)[:, None] - kappa[:, None] * chord / 2, dim=-1)
-
-
-def tangents(xyz: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two unit vectors at right angles to unit vectors (..., 3) and to each other."""
-    axis = torch.eye(3, dtype=xyz.dtype, device=xyz.device)[xyz.abs().argmin(dim=-1)]
-    first = torch.nn.functional.normalize(torch.linalg.cross(xyz, axis, dim=-1), dim=-1)
-    return first, torch.linalg.cross(xyz, first, dim=-1)

@@ -9,9 +9,9 @@ from torch.nn.functional import normalize
 from locdiff.model.cs_unet import sinusoidal_embedding
 from locdiff.model.whitening import Whitening
 from locdiff.seeding import PictureNoise
-from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
+from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, tangents, to_unit_vector
 from methods.baseline import trunk
-from methods.densities import Densities, tangents
+from methods.densities import Densities
 from methods.density_baseline import DensityBaseline
 from methods.place_decoder import fibonacci_places
 

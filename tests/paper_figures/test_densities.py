@@ -14,7 +14,6 @@ from methods.densities import (
     VonMisesFisherMixture,
     WithPrior,
     log_mixture,
-    tangents,
 )
 from methods.density_baseline import SHARES, best_share, prior_probs
 from methods.encoding_diffusion import EncodingDiffusion
@@ -30,7 +29,7 @@ from torch import nn
 from locdiff import options
 from locdiff.model.config import ModelConfig
 from locdiff.model.whitening import Whitening
-from locdiff.sphere.coordinates import from_unit_vector, great_circle_km, to_unit_vector
+from locdiff.sphere.coordinates import from_unit_vector, great_circle_km, tangents, to_unit_vector
 from locdiff.sphere.healpix import healpix_anchors
 
 TINY = tiny_config()

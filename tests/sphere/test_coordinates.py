@@ -30,6 +30,16 @@ def test_coordinates(dtype, device, place, other):
         assert coordinates.great_circle_km(again, a).item() < 6371 * torch.finfo(dtype).eps * 40
 
 
+@every_device
+@every_dtype
+@given(place=places)
+@at_edges()
+def test_tangents_are_at_right_angles(dtype, device, place):
+    xyz = coordinates.to_unit_vector(rounded(place, dtype, device)[0])
+    basis = torch.stack([xyz, *coordinates.tangents(xyz)])
+    close(basis @ basis.mT, np.eye(3), dtype, 0, 10)
+
+
 @every_dtype
 @given(seed=seeds)
 def test_geographic_centres(dtype, seed):

@@ -11,7 +11,7 @@ from. A document shows it where it has the lines
   <!-- end of results -->
 
 and what stands between them is written by this command, never by hand. The block `claims` lists the main claims of
-all kept results.
+all kept results. Of a run, the block RUN has the rows of the README and RUN-all has all rows.
 """
 
 import json
@@ -66,7 +66,8 @@ def keep_run(run, results=RESULTS):
     try:
         metrics = files.read_json(path)
         record = {
-            "title": f"the run {Path(run).name}", "text": run_text(metrics), "data": metrics["data"], "claims": [],
+            "title": f"the run {Path(run).name}", "text": run_text(metrics), "all": all_rows(metrics["rows"]),
+            "data": metrics["data"], "claims": [],
             "settings": metrics["settings"]["training"], "versions": metrics["versions"], "pieces_from": [],
             "seconds": metrics["seconds"], "machine": metrics["device"],
         }  # fmt: skip
@@ -80,14 +81,11 @@ def run_text(metrics):
     """Return the table and the sentences of the README about a run, from its metrics.json."""
     kind, worth = metrics["kind"], metrics["one_pass_density"]
     words = {"gallery": metrics["training_pictures"], "kind": kind, "one": kind[:-1]}
-    rows = []
-    for start, name in RUN_ROWS.items():
-        row = next((row for full, row in metrics["rows"].items() if full.startswith(start)), None)
-        if row:
-            cells = [f"{row['accuracy'][str(k)]:.1f}" for k in THRESHOLDS_KM]
-            rows.append([name.format(**words), *cells, f"{row['median_km']:.0f}" if "median_km" in row else ""])
-    lines = ["| prediction | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km |"]
-    lines += ["|---|" + "---:|" * (len(THRESHOLDS_KM) + 1), *("| " + " | ".join(row) + " |" for row in rows)]
+    found = {
+        name.format(**words): next((row for full, row in metrics["rows"].items() if full.startswith(start)), None)
+        for start, name in RUN_ROWS.items()
+    }
+    table = all_rows({name: row for name, row in found.items() if row})
     held = [worth[f"coverage_{share}"] for share in (50, 90)]
     t = metrics["settings"]["training"]
     text = (
@@ -97,7 +95,18 @@ def run_text(metrics):
         f"Scored on {metrics['held_out']:,} held-out {kind}, after {t['steps']:,} steps of {t['batch']}, seed "
         f"{t['seed']}, commit {metrics['versions']['commit']}."
     )
-    return "\n".join([*lines, "", textwrap.fill(text, 119)])
+    return f"{table}\n\n{textwrap.fill(text, 119)}"
+
+
+def all_rows(rows):
+    """Return the rows {name: scores} of a run's metrics.json as a table in Markdown."""
+    lines = ["| prediction | " + " | ".join(f"{k} km" for k in THRESHOLDS_KM) + " | median km |"]
+    lines.append("|---|" + "---:|" * (len(THRESHOLDS_KM) + 1))
+    for name, row in rows.items():
+        cells = [f"{row['accuracy'][str(k)]:.1f}" for k in THRESHOLDS_KM]
+        cells.append(f"{row['median_km']:.0f}" if "median_km" in row else "")
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
 
 
 def read_results(results=RESULTS):
@@ -109,6 +118,9 @@ def block_text(name, kept):
     """Return what a document shows of the result `name`. Raises InputError if it is not there."""
     if name == "claims":
         return claims_table(kept)
+    run = name.removesuffix("-all")
+    if name != run and "all" in kept.get(run, {}):
+        return kept[run]["all"]
     if name not in kept:
         raise InputError(
             f"a document shows the result {name}, which is not kept; there are {', '.join(kept) or 'none'}"

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from locdiff.model.cs_unet import sinusoidal_embedding
 from locdiff.model.whitening import Whitening
@@ -38,10 +38,16 @@ class FlowMatching(DensityBaseline):
         self.whiten, self.network = (network[0], network[1:]) if whitens else (nn.Identity(), network)
 
     def forward(self, x, t, whitened):
-        """Return tangent velocities (..., 3) at unit vectors x (..., 3) and times t (...) for `whitened` embeddings."""
+        """Return tangent velocities (..., 3) at unit vectors x (..., 3) and times t (...) for `whitened` embeddings.
+
+        The first layer takes all three. Each has a part of its weights, so that many points of a picture share the work
+        on its embedding.
+        """
         time = sinusoidal_embedding(TIMES * t, self.config.network.time_dim).to(x.dtype)
-        inputs = [part.expand(*x.shape[:-1], -1) for part in (whitened, x, time)]
-        velocity = self.network(torch.cat(inputs, dim=-1))
+        first, inputs = self.network[0], (whitened, x, time)
+        weights = first.weight.split([part.shape[-1] for part in inputs], dim=-1)
+        hidden = sum(linear(part, weight) for part, weight in zip(inputs, weights, strict=True))
+        velocity = self.network[1:](hidden + first.bias)
         return velocity - (velocity * x).sum(dim=-1, keepdim=True) * x
 
     def loss(self, embeddings, lat_lon):

@@ -15,7 +15,7 @@ from methods.densities import Densities
 from methods.density_baseline import DensityBaseline
 from methods.place_decoder import fibonacci_places
 
-STEPS = 8  # of Runge and Kutta's method, over times 0 to 1
+STEPS = 4  # of Runge and Kutta's method, over times 0 to 1
 POINTS, NEAR_KM = 64, 200  # samples among which the best place is looked for, by a Gaussian of this width
 TIMES = 10.0  # that a time of one counts in the embedding of times, whose waves a step must resolve
 

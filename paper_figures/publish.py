@@ -66,8 +66,8 @@ def keep_run(run, results=RESULTS):
     try:
         metrics = files.read_json(path)
         record = {
-            "title": f"the run {Path(run).name}", "text": run_text(metrics), "all": all_rows(metrics["rows"]),
-            "data": metrics["data"], "claims": [],
+            "title": f"the run {Path(run).name}", "text": f"{run_rows(metrics)}\n\n{sentences(metrics)}",
+            "all": f"{all_rows(metrics['rows'])}\n\n{sentences(metrics)}", "data": metrics["data"], "claims": [],
             "settings": metrics["settings"]["training"], "versions": metrics["versions"], "pieces_from": [],
             "seconds": metrics["seconds"], "machine": metrics["device"],
         }  # fmt: skip
@@ -77,25 +77,30 @@ def keep_run(run, results=RESULTS):
     files.write_json(results / f"{Path(run).name}.json", record)
 
 
-def run_text(metrics):
-    """Return the table and the sentences of the README about a run, from its metrics.json."""
-    kind, worth = metrics["kind"], metrics["one_pass_density"]
+def run_rows(metrics):
+    """Return the README's table of a run, from its metrics.json."""
+    kind = metrics["kind"]
     words = {"gallery": metrics["training_pictures"], "kind": kind, "one": kind[:-1]}
     found = {
         name.format(**words): next((row for full, row in metrics["rows"].items() if full.startswith(start)), None)
         for start, name in RUN_ROWS.items()
     }
-    table = all_rows({name: row for name, row in found.items() if row})
+    return all_rows({name: row for name, row in found.items() if row})
+
+
+def sentences(metrics):
+    """Return what its metrics.json says of the density of a run, and what it was computed from."""
+    kind, worth = metrics["kind"], metrics["one_pass_density"]
     held = [worth[f"coverage_{share}"] for share in (50, 90)]
     t = metrics["settings"]["training"]
-    text = (
+    return textwrap.fill(
         f"The density gives the true location {worth['nats_over_uniform']:.2f} nats more than the uniform density "
         f"does. Its 50 % regions hold the truth of {held[0][0]:.1f} % of the {kind} (95 % interval {held[0][1]:.1f} to "
         f"{held[0][2]:.1f}), its 90 % regions that of {held[1][0]:.1f} % ({held[1][1]:.1f} to {held[1][2]:.1f}). "
         f"Scored on {metrics['held_out']:,} held-out {kind}, after {t['steps']:,} steps of {t['batch']}, seed "
-        f"{t['seed']}, commit {metrics['versions']['commit']}."
+        f"{t['seed']}, commit {metrics['versions']['commit']}.",
+        119,
     )
-    return f"{table}\n\n{textwrap.fill(text, 119)}"
 
 
 def all_rows(rows):

@@ -79,7 +79,8 @@ def test_the_scores_of_a_run_are_kept_with_what_they_are_from(tmp_path):
     publish.keep_run(tmp_path / "mine", tmp_path / "results")
     kept = publish.read_results(tmp_path / "results")
     text = publish.block_text("mine", kept)
-    assert publish.block_text("mine-all", kept).endswith("| another | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | 54 |")
+    whole = publish.block_text("mine-all", kept)
+    assert "\n| another | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | 54 |\n" in whole and "commit abc" in whole
     assert "| LocDiffusion, one sample | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | 54 |" in text and "another" not in text
     assert "Chance: the location of a random training text" in text and "4.50 nats" in text
     words = " ".join(text.split())

@@ -60,18 +60,24 @@ def locdiffusion_model(context, data, **differs):
     return context.trained(settings, data.key, known, kept)
 
 
+def own_rate(context, data):
+    """Return the learning rate at which LocDiffusion is best, see `best_rate`."""
+    return best_rate(context, data, "locdiffusion", lambda _, config: LocDiffusion(config), data.settings())
+
+
 def locdiffusion(context, data):
-    """Return the LocDiffusion model trained on the data, what that took, and its `samples` (n, SAMPLES, 2) and places
-    (n, 2) or (n, thresholds, 2) for the test pictures."""
-    model, cost = locdiffusion_model(context, data)
+    """Return the LocDiffusion model trained on the data at its best learning rate, what that took, and its `samples`
+    (n, SAMPLES, 2) and places (n, 2) or (n, thresholds, 2) for the test pictures."""
+    lr = own_rate(context, data)
+    model, cost = locdiffusion_model(context, data, lr=lr)
 
     def compute():
         mode, took = timed(lambda: predict_modes(model, data.embeddings))
         found = of_model(model, data)
         return found | {MODE: mode, "mode_ms": 1e3 * took / len(data.truth)}
 
-    found = context.piece("locdiffusion-places", data.key, compute)
-    return model, cost, found
+    found = context.piece("locdiffusion-places", [*data.key, lr], compute)
+    return model, cost | {"lr": lr}, found
 
 
 def predict_modes(model, embeddings):
@@ -105,7 +111,7 @@ def side_by_side(context, data):
         rows = hybrid.predict_hybrid(model, data.embeddings, samples, *data.search(), data.truth)
         return {name: rows[name].numpy() for name in rows}
 
-    piece = context.piece("hybrid", data.key, combined)
+    piece = context.piece("hybrid", [*data.key, float(cost["lr"])], combined)
     found |= {name: {"places": piece[name]} for name in piece}
     distance = great_circle_km(samples.double(), data.truth[:, None])
     return found, (distance <= hybrid.RADIUS_KM).any(dim=1).numpy()
@@ -208,9 +214,10 @@ def recipe(context, data):
 
 
 def refined(context, data):
-    """Return what LocDiffusion with refinement levels predicts."""
-    model, cost = locdiffusion_model(context, data, levels=data.scale.levels)
-    return context.piece("refined", data.key, lambda: of_model(model, data)) | cost
+    """Return what LocDiffusion with refinement levels predicts, at the learning rate that is best for one level."""
+    lr = own_rate(context, data)
+    model, cost = locdiffusion_model(context, data, levels=data.scale.levels, lr=lr)
+    return context.piece("refined", [*data.key, lr], lambda: of_model(model, data)) | cost | {"lr": lr}
 
 
 def joined(folds):

@@ -146,8 +146,8 @@ class Data(Pictures):
         rates = " or ".join(f"{rate:g}" for rate in self.scale.rates)
         return (
             f"{len(self.train):,} {self.train.kind} to train on, {len(self.test):,} to test on, embeddings by "
-            f"{self.train.encoder}; at most {t.steps:,} steps of {t.batch}; families other than LocDiffusion at a "
-            f"learning rate of {rates}; seed {t.seed}. Retrieval searches {searched}."
+            f"{self.train.encoder}; at most {t.steps:,} steps of {t.batch} at a learning rate of {rates}; "
+            f"seed {t.seed}. Retrieval searches {searched}."
         )
 
 

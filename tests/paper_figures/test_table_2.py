@@ -115,7 +115,7 @@ def test_table_2_has_a_table_and_claims_for_each_data_set(named, tmp_path):
     result, _ = named
     text, claims = table_2.draw(result, tmp_path)
     simulation, names = text.split("\n### Place names of GeoNames\n")
-    assert simulation.count("\n| the paper's ") == 10 and "the paper's GeoCLIP" not in names
+    assert simulation.count("\n| the paper's ") == 10 and "\n| the paper's " not in names
     assert names.count("\n| Retrieval |") == 4 and "| GeoCLIP | grid, 3,888 |" in simulation
     assert [claim.claim.split(", ")[0] for claim in claims] == [
         *["Simulation: with every grid"] * 2,

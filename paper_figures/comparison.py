@@ -11,15 +11,12 @@ from methods.densities import PixelDensities, densest_place
 from methods.density_baseline import prior_probs
 from methods.families import FAMILIES
 from methods.gallery import GalleryDensities, kernel_density
-from scipy.spatial import cKDTree
 
 from locdiff.errors import InputError
 from locdiff.evaluation import hybrid, retrieval
 from locdiff.evaluation.metrics import hits
-from locdiff.memory import batch_size
 from locdiff.model.locdiffusion import LocDiffusion
-from locdiff.sphere.coordinates import geographic_center, great_circle_km, to_unit_vector
-from locdiff.sphere.decoder import synthesis_at
+from locdiff.sphere.coordinates import geographic_center, great_circle_km
 from locdiff.training.settings import PRESETS, infer_data_fields, override
 from locdiff.training.validation import split_validation
 
@@ -236,22 +233,3 @@ def within(places, truth):
     """Return whether places (n, 2) or (n, thresholds, 2) are within each threshold of the truth (n, 2):
     (n, thresholds)."""
     return hits(torch.as_tensor(places), truth).numpy()
-
-
-def densest_anchor(coeffs, anchors, device):
-    """Return of the anchors (N, 2) the one where each density (n, D), given by natural parameters, is largest: (n, 2).
-
-    Many anchors take several turns.
-    """
-    chunks = anchors.double().split(batch_size(16 * len(coeffs)))
-    found = [synthesis_at(coeffs.to(device), chunk.to(device)).max(dim=-1) for chunk in chunks]
-    best = torch.stack([value for value, _ in found]).argmax(dim=0).cpu()
-    places = torch.stack([chunk[index.cpu()] for chunk, (_, index) in zip(chunks, found, strict=True)])
-    return places[best, torch.arange(len(best))]
-
-
-def center_at_anchors(samples, anchors):
-    """Return the paper's prediction with these anchors (N, 2): the geographic center of the samples (n, S, 2), each
-    decoded to the nearest anchor, which is where the density of a single place is largest; (n, 2)."""
-    tree = cKDTree(to_unit_vector(anchors).numpy())
-    return geographic_center(anchors[tree.query(to_unit_vector(samples.double()).numpy())[1]])

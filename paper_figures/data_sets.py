@@ -105,6 +105,15 @@ def pictures(context, scale):
     return Pictures(context.data or blue_marble(scale.blue_marble), scale)
 
 
+def pictures_and_names(context, scale):
+    """Return the data sets of a table of trainings by title: those of `pictures` and, without --data, the place names
+    if the context's scale has them."""
+    found = {f"Pictures of {Path(context.data).name}" if context.data else "Blue Marble": pictures(context, scale)}
+    if not context.data and has("names", context):
+        found["Place names of GeoNames"] = Pictures(place_names(SCALES[context.scale].names), scale)
+    return found
+
+
 class Data(Pictures):
     """A data set of the comparison, and what retrieval searches in.
 

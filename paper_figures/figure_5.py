@@ -2,7 +2,7 @@
 
 import numpy as np
 import table_2
-from report import BLUE, GREEN, RED, band, percent, save, subplots
+from report import BLUE, GREEN, RED, band, by_data_set, percent, save, subplots
 
 from locdiff.sphere.pixels import THRESHOLDS_KM
 
@@ -10,24 +10,38 @@ TITLE = "accuracy over the choice of gallery or anchors"
 DATA = table_2.DATA
 SCALES = table_2.SCALES
 compute, key_numbers = table_2.compute, table_2.key_numbers  # it is Table 2, drawn
-COLORS = {table_2.GEOCLIP: BLUE, table_2.DENSEST: RED, table_2.CENTER: GREEN}
+COLORS = (BLUE, RED, GREEN)  # of retrieval, the densest anchor, the centre
 
 
 def draw(result, folder):
     """Write figure_5.png; return Markdown and claims."""
-    figure, panels = subplots(13, 4, 1, len(THRESHOLDS_KM), sharex=True)
-    labels = table_2.names(result["sizes"])
-    numbers = np.array([[percent(one) for one in right] for right in result["hits"]])
+    results = list(by_data_set(result))
+    figure, panels = subplots(13, 4 * len(results), len(results), len(THRESHOLDS_KM), squeeze=False)
+    for row, one in zip(panels, results, strict=True):
+        draw_data_set(row, one)
+    panels[0, 0].plot([], [], "s:", color="grey", fillstyle="none", label="the paper's, photographs")
+    legend = {}
+    for ax in panels[:, 0]:
+        handles, labels = ax.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=5)
+    abouts = "\n\n".join(f"{one['title']}. {one['about']}" for one in results)
+    text = f"{save(figure, folder / 'figure_5.png')}\n\n{abouts}\n\nBands: 95 % intervals."
+    return text, [claim for one in results for claim in table_2.claims(one)]
+
+
+def draw_data_set(panels, one):
+    """Draw into a panel for each threshold the accuracies of a data set, by its result."""
+    positions = range(len(one["galleries"]))
+    numbers = np.array([[percent(each) for each in right] for right in one["hits"]])
     for k, (ax, threshold) in enumerate(zip(panels, THRESHOLDS_KM, strict=True)):
-        for method, own in zip(table_2.METHODS, numbers, strict=True):
-            band(ax, range(len(labels)), own[:, k], COLORS[method], method)
-            if method in table_2.PAPER:
-                paper = [row[k] for row in table_2.PAPER[method]]
-                ax.plot(range(len(labels)), paper, "s:", color=COLORS[method], markersize=4, fillstyle="none")
-        ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
+        for method, own, color in zip(one["methods"], numbers, COLORS, strict=True):
+            band(ax, positions, own[:, k], color, method)
+            if method in table_2.PAPER and table_2.has_papers(one):
+                ax.plot(
+                    positions, [row[k] for row in table_2.PAPER[method]], "s:", color=color, markersize=4,
+                    fillstyle="none",
+                )  # fmt: skip
+        ax.set_xticks(positions, one["galleries"], rotation=40, ha="right", fontsize=8)
         ax.set(title=f"within {threshold} km", ylim=(0, None))
-    panels[0].set_ylabel("per cent right")
-    panels[0].plot([], [], "s:", color="grey", fillstyle="none", label="the paper's, photographs")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    text = f"{save(figure, folder / 'figure_5.png')}\n\n{result['about']} Bands: 95 % intervals."
-    return text, table_2.claims(table_2.relative_losses(result["hits"]))
+    panels[0].set_ylabel(f"{str(one['title']).split(':')[0]}\nper cent right")

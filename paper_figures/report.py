@@ -31,6 +31,13 @@ def estimate(values, groups=None):
     return np.stack([values.mean(axis=0), *bootstrap(values, groups=groups)], axis=-1)
 
 
+def by_data_set(result):
+    """Yield of each data set i the arrays {name: array} that a result has under name_i; all have a title_i."""
+    for i in range(sum(name.startswith("title_") for name in result)):
+        end = f"_{i}"
+        yield {name.removesuffix(end): values for name, values in result.items() if name.endswith(end)}
+
+
 def percent(right):
     """Return accuracies in per cent with their intervals, of hits (n, thresholds): (thresholds, 3).
 

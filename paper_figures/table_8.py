@@ -8,7 +8,7 @@ import report
 import torch
 from artefact import Claim
 from comparison import posteriors
-from data_sets import Experiment, pictures
+from data_sets import Experiment, pictures_and_names
 from measures import SAMPLES
 
 from locdiff.data.blue_marble import BlueMarble
@@ -24,8 +24,8 @@ DRAWS = (
     "then, of several seeds, over which a row is the mean, the least and the most."
 )
 DATA = (
-    "Blue Marble views or, with --data, your embeddings. All rows have the same network, batches, noise, steps and "
-    f"learning rate. {DRAWS}"
+    "Blue Marble views and, at scale full, place names or, with --data, your embeddings. All rows of a table have the "
+    f"same network, batches, noise, steps and learning rate. {DRAWS}"
 )
 L2, KL, NEARLY_L2 = "L2", "SHDD-KL, temperature 1 (the paper's)", "SHDD-KL, temperature 20"
 COSINE = ", cosine schedule"
@@ -52,7 +52,7 @@ SMOKE = Experiment(PRESETS["smoke"] | {"l_max": 5, "steps": 3}, 20, BlueMarble(4
 SCALES = {
     "smoke": SMOKE,
     "cpu": Experiment(SMALL | {"steps": 500}, 300, seeds=(0, 1, 2)),
-    "full": Experiment(SMALL | {"l_max": 23, "steps": 1_000}, 500, seeds=(0, 1, 2)),
+    "full": Experiment(SMALL | {"l_max": 23, "steps": 500}, 400, seeds=(0, 1)),
     "paper": Experiment(PAPERS | {"l_max": 47}, 3_000, seeds=(0, 1, 2)),
 }
 
@@ -92,46 +92,67 @@ def score(model, embeddings, truth, seed):
 
 
 def compute(context):
-    """Return the hits (losses, summaries, seeds, n, thresholds), the seconds of training (losses,), and what there
-    is."""
-    data = pictures(context, SCALES[context.scale])
-    right, seconds, _ = zip(*(find(context, data, {"exact_skip": False} | own) for own in LOSSES.values()), strict=True)
-    return {"hits": np.stack(right), "seconds": seconds, "about": data.about()}
+    """Return for each data set i: its title_i, what there is, about_i, the hits_i (losses, summaries, seeds, n,
+    thresholds), and the seconds_i of training (losses,)."""
+    result = {}
+    for i, (title, data) in enumerate(pictures_and_names(context, SCALES[context.scale]).items()):
+        found = [find(context, data, {"exact_skip": False} | own) for own in LOSSES.values()]
+        right, seconds, _ = zip(*found, strict=True)
+        result |= {f"title_{i}": title, f"about_{i}": data.about()}
+        result |= {f"hits_{i}": np.stack(right), f"seconds_{i}": seconds}
+    return result
 
 
 def key_numbers(result):
     """Return accuracies within 750 km, give or take what another training may."""
-    return report.accuracies_of(LOSSES, SUMMARIES, result["hits"], 750, 8)
+    numbers = {}
+    for i, one in enumerate(report.by_data_set(result)):
+        losses = [f"{i}: {loss}" if i else loss for loss in LOSSES]
+        numbers |= report.accuracies_of(losses, SUMMARIES, one["hits"], 750, 8)
+    return numbers
 
 
 def draw(result, folder):
     """Write table_8.png and table_8.csv; return Markdown and claims."""
-    numbers, seeds = np.array([[report.percent(own) for own in row] for row in result["hits"]]), result["hits"].shape[2]
-    protocol, summaries, lines = [], [], []
-    for loss, row, seconds in zip(LOSSES, numbers, result["seconds"], strict=True):
-        published, means = PAPER.get(loss, ()), row[:, report.FAR, 0].round(1).tolist()
-        protocol.append([loss, *report.cells(row[0], seeds), report.slashes(published)])
-        summaries.append([loss, *map(report.slashes, means), f"{seconds:.0f} s"])
-        for name, own in zip(SUMMARIES, row, strict=True):
-            lines.append(([loss, name], own, published if name == CENTER else ()))
-    report.write_accuracies(folder / "table_8.csv", ["loss", "summary"], lines)
-    figure, panels = report.subplots(14, 8, 1, 4, sharey=True)  # without 1 km
-    series = {name: (color, numbers[:, i]) for i, (name, color) in enumerate(SUMMARIES.items())}
-    report.dots(panels, list(LOSSES), series, PAPER)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    parts = [
-        report.save(figure, folder / "table_8.png"),
-        f"{result['about']} The noise schedule is the quickstart's where no other is named, and the exact skip is off "
-        "but in the row that has it. A temperature divides the exponents of SHDD-KL's densities: small ones see one "
-        "place, large ones tend to the squared error. A mixture of the two is no option of the program, and left out. "
-        "The last claim tells whether densities as narrow as those of temperature 1 are learnt more slowly.",
-        f"### By the {CENTER}",
+    results = list(report.by_data_set(result))
+    figure, panels = report.subplots(14, 8 * len(results), len(results), 4, sharey=True, squeeze=False)  # without 1 km
+    parts, lines, said = [], [], []
+    for row, one in zip(panels, results, strict=True):
+        numbers = np.array([[report.percent(own) for own in right] for right in one["hits"]])
+        series = {name: (color, numbers[:, i]) for i, (name, color) in enumerate(SUMMARIES.items())}
+        report.dots(row, list(LOSSES), series, PAPER)
+        row[0].set_ylabel(str(one["title"]))
+        for loss, own in zip(LOSSES, numbers, strict=True):
+            for name, each in zip(SUMMARIES, own, strict=True):
+                lines.append(([one["title"], loss, name], each, PAPER.get(loss, ()) if name == CENTER else ()))
+        parts += [f"### {one['title']}", str(one["about"]), *tables(numbers, one["seconds"], one["hits"].shape[2])]
+        said += claims(str(one["title"]), one["hits"])
+    report.write_accuracies(folder / "table_8.csv", ["data", "loss", "summary"], lines)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    text = (
+        "The noise schedule is the quickstart's where no other is named, and the exact skip is off but in the row that "
+        "has it. A temperature divides the exponents of SHDD-KL's densities: small ones see one place, large ones tend "
+        "to the squared error. A mixture of the two is no option of the program, and left out. The last claim tells "
+        "whether densities as narrow as those of temperature 1 are learnt more slowly."
+    )
+    return "\n\n".join([report.save(figure, folder / "table_8.png"), text, *parts]), said
+
+
+def tables(numbers, seconds, seeds):
+    """Return the tables in Markdown by the centre and by every summary, of what `report.percent` returned for a data
+    set (losses, summaries, thresholds, ...), and the seconds of training (losses,)."""
+    protocol, summaries = [], []
+    for loss, row, took in zip(LOSSES, numbers, seconds, strict=True):
+        means = row[:, report.FAR, 0].round(1).tolist()
+        protocol.append([loss, *report.cells(row[0], seeds), report.slashes(PAPER.get(loss, ()))])
+        summaries.append([loss, *map(report.slashes, means), f"{took:.0f} s"])
+    return (
+        f"By the {CENTER}:",
         report.markdown_table(["per cent within", *report.KM, "paper, Im2GPS3k"], protocol),
-        "### By every summary of the same models",
-        "Per cent within 200/750/2500 km; all thresholds with their intervals are in table_8.csv.",
+        "By every summary of the same models, per cent within 200/750/2500 km; all thresholds with their intervals are "
+        "in table_8.csv.",
         report.markdown_table(["", *SUMMARIES, "training"], summaries),
-    ]
-    return "\n\n".join(parts), claims(result["hits"])
+    )
 
 
 def ahead(ours, theirs):
@@ -143,8 +164,9 @@ def ahead(ours, theirs):
     return word == "ahead", f"{word}: {' / '.join(texts)}"
 
 
-def claims(right):
-    """Return the claims, from the hits (losses, summaries, seeds, n, thresholds), that SHDD-KL is far ahead of L2."""
+def claims(data, right):
+    """Return the claims about a data set of that name that SHDD-KL is far ahead of L2, by the hits (losses, summaries,
+    seeds, n, thresholds)."""
     found = {(loss, name): right[i, j] for i, loss in enumerate(LOSSES) for j, name in enumerate(SUMMARIES)}
     papers = np.subtract(PAPER[KL], PAPER[L2])[report.FAR]
     points = " / ".join(f"{x:+.1f}" for x in papers)
@@ -154,10 +176,10 @@ def claims(right):
         for summary in (CENTER, MEAN):
             holds, ours = ahead(found[KL + schedule, summary], found[L2 + schedule, summary])
             paper = points if schedule and summary == CENTER else "not tried"
-            claim = f"with {name} schedule SHDD-KL is ahead of L2 at 200/750/2500 km, by the {summary}"
+            claim = f"{data}: with {name} schedule SHDD-KL is ahead of L2 at 200/750/2500 km, by the {summary}"
             said.append(Claim(claim, paper, ours, holds))
-    size = "under the paper's protocol it is ahead by at least half of the paper's points"
+    size = f"{data}: under the paper's protocol it is ahead by at least half of the paper's points"
     said.insert(1, Claim(size, points, " / ".join(f"{x:+.1f}" for x in gap), bool((gap > papers / 2).all())))
     holds, ours = ahead(found[KL, MEAN], found[NEARLY_L2, MEAN])
-    claim = f"temperature 1 is ahead of temperature 20, nearly the squared error, by the {MEAN}"
+    claim = f"{data}: temperature 1 is ahead of temperature 20, nearly the squared error, by the {MEAN}"
     return [*said, Claim(claim, "not tried", ours, holds)]

@@ -10,14 +10,12 @@ import table_1
 import table_2
 import torch
 from methods.families import FAMILIES
-from support.figures import csv_rows, holds, is_png, make, smoke_context
+from support.figures import csv_rows, is_png, make, smoke_context
 
 from locdiff.data.blue_marble import blue_marble
 from locdiff.data.embeddings import write_embeddings
 from locdiff.errors import InputError
 from locdiff.evaluation import hybrid
-from locdiff.sphere import decoder, healpix
-from locdiff.sphere.coordinates import geographic_center, great_circle_km
 
 
 @pytest.fixture(scope="module")
@@ -125,20 +123,6 @@ def test_a_piece_is_computed_once_for_each_key_and_whole_or_not_at_all(tmp_path)
     assert not list((tmp_path / "pieces").glob("*b-*"))
 
 
-def test_anchors_are_chosen_as_by_the_decoder(megabytes):
-    generator = torch.Generator().manual_seed(0)
-    coeffs = torch.randn(5, 81, generator=generator)
-    anchors = healpix.healpix_anchors(9)
-    best, _ = decoder.mode_seeking(coeffs, anchors, 0)
-    torch.testing.assert_close(comparison.densest_anchor(coeffs, anchors, "cpu").float(), best)
-    megabytes(0.01)  # in turns
-    torch.testing.assert_close(comparison.densest_anchor(coeffs, anchors, "cpu").float(), best)
-    samples = torch.rand(4, 3, 2, generator=generator, dtype=torch.float64)
-    samples = samples * torch.tensor([180, 360]) - torch.tensor([90, 180])
-    nearest = anchors[great_circle_km(samples[..., None, :], anchors).argmin(dim=-1)]
-    torch.testing.assert_close(comparison.center_at_anchors(samples, anchors), geographic_center(nearest))
-
-
 @pytest.mark.parametrize(("shift", "worse"), [(1, "none"), (-1, "25 km")])
 def test_table_1_says_what_the_hits_say(shift, worse):
     rng = np.random.default_rng(0)
@@ -158,12 +142,3 @@ def test_table_1_says_what_the_hits_say(shift, worse):
     assert "25.0 % of the pictures" in table_1.about_the_search(np.arange(400) < 100)
     right[comparison.EACH] = right[comparison.MODE] = base & (np.arange(5) < 4)  # behind at 2500 km
     assert table_1.claims("Views", right)[0].holds is False
-
-
-def test_table_2_says_what_the_losses_say():
-    losses = {name: np.full((4, 5), loss) for name, loss in zip(table_2.METHODS, (0.5, 0.1, 0.2), strict=True)}
-    densest, center = table_2.claims(losses)
-    assert densest.holds and center.holds and "GeoCLIP 50.0 to 50.0 %" in center.ours
-    assert center.paper == "0.0 to 3.4 %, GeoCLIP 10.1 to 61.4 %" and densest.paper.startswith("not given")
-    losses[table_2.CENTER][3, 2] = 0.6
-    assert holds(table_2.claims(losses)) == [True, False]

@@ -6,7 +6,7 @@ import pytest
 import table_8
 import table_9
 import torch
-from support.figures import csv_rows, holds, is_png, smoke_context
+from support.figures import csv_rows, holds, is_png, smoke_context, with_names
 
 from locdiff import options
 from locdiff.evaluation import summaries
@@ -61,7 +61,7 @@ def test_table_8_summaries_are_those_of_the_evaluation(losses, megabytes):
     megabytes(7 * 4 * 20 * len(model.grid.anchors) / 2**20)
     assert model.posterior_batch_size == 7
     again = table_8.score(model, data.embeddings, data.truth, 1)["hits"]
-    np.testing.assert_array_equal(again, result["hits"][loss, :, 1])
+    np.testing.assert_array_equal(again, result["hits_0"][loss, :, 1])
     for own, name in zip(table_8.score(model, data.embeddings, truth, 1)["hits"], names, strict=True):
         accuracy = next(row for title, row in expected.items() if name in title)["accuracy"]
         np.testing.assert_allclose(100 * own.mean(axis=0), list(accuracy.values()))
@@ -79,6 +79,37 @@ def test_table_8_shows_every_loss_and_summary_with_its_interval(losses, tmp_path
         assert float(row["least seed"]) <= float(row["per cent"]) + 1e-9 <= float(row["most of seeds"]) + 2e-9
     published = [row["paper"] for row in rows if row["loss"] == "L2" and row["paper"]]
     assert published == [str(x) for x in table_8.PAPER["L2"]]
+
+
+def test_table_8_has_a_table_and_claims_for_each_data_set(losses, tmp_path, monkeypatch):
+    _, context, _ = losses
+    data = with_names(monkeypatch)
+    monkeypatch.setattr(table_8, "LOSSES", {name: table_8.LOSSES[name] for name in losses_of_claims()})
+    result = table_8.compute(context)
+    loss = losses_of_claims().index(table_8.L2)
+    settings = data_sets.Pictures(data.folder, table_8.SMOKE).settings(exact_skip=False, loss="l2", seed=1)
+    model, _ = context.trained(settings, data.folder, data.train)
+    test = data.test.subset(np.linspace(0, 39, 20).astype(int)).batch(range(20))
+    np.testing.assert_array_equal(result["hits_1"][loss, :, 1], table_8.score(model, *test, 1)["hits"])
+    text, claims = table_8.draw(result, tmp_path)
+    pictures, names = text.split("\n### Place names of GeoNames\n")
+    assert "400 pictures to train on" in pictures and "400 texts to train on" in names
+    assert all(part.count("\n| L2 |") == 2 for part in (pictures, names))
+    starts = [claim.claim.split(": ")[0] for claim in claims]
+    assert starts == ["Blue Marble"] * 6 + ["Place names of GeoNames"] * 6
+    assert claims[6:] == table_8.claims("Place names of GeoNames", result["hits_1"])
+    numbers = table_8.key_numbers(result)
+    assert len(numbers) == 2 * len(losses_of_claims()) * 5 and "1: L2, one sample" in numbers
+    assert len(csv_rows(tmp_path / "table_8.csv")) == 5 * len(numbers)
+    assert list(data_sets.pictures_and_names(smoke_context(tmp_path, str(data.folder)), table_8.SMOKE)) == [
+        f"Pictures of {data.folder.name}"
+    ]
+
+
+def losses_of_claims():
+    """Return the losses that the claims of Table 8 are about."""
+    names = table_8.L2, table_8.KL, table_8.NEARLY_L2
+    return [*names, table_8.L2 + table_8.COSINE, table_8.KL + table_8.COSINE]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +131,12 @@ def test_table_8_says_what_the_hits_say(center, mean, holding, said, narrow):
     right[table_8.NEARLY_L2, table_8.MEAN] = narrow
     pictures = np.arange(400)[:, None] < 400 * np.array(list(right.values()))[:, None, None, None]
     hits = np.broadcast_to(pictures, (len(right), 2, 400, 5)).astype(float)
-    claims = table_8.claims(hits.reshape(len(table_8.LOSSES), len(table_8.SUMMARIES), 2, 400, 5))
+    claims = table_8.claims("Names", hits.reshape(len(table_8.LOSSES), len(table_8.SUMMARIES), 2, 400, 5))
     assert holds(claims) == [*holding, False, False, narrow < 0.4]
     assert claims[0].ours.startswith(said[0]) and claims[2].ours.startswith(said[1])
     assert claims[3].ours.startswith("neither") and claims[4].ours.startswith("neither")
     assert claims[0].paper == "+33.2 / +39.8 / +40.3" == claims[1].paper
+    assert all(claim.claim.startswith("Names: ") for claim in claims)
 
 
 def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):

@@ -1,10 +1,16 @@
 """Runs of paper_figures/make_all.py, and what they leave."""
 
 import csv
+import dataclasses
+from pathlib import Path
 
+import data_sets
 import make_all
 import numpy as np
 from context import Context
+
+from locdiff.data import place_names
+from locdiff.data.place_names import PlaceNames
 
 
 def make(folder, *names):
@@ -38,3 +44,16 @@ def is_png(path):
 def holds(claims):
     """Return which claims hold."""
     return [claim.holds for claim in claims]
+
+
+def with_names(patch, count=440):
+    """Give scale smoke place names by a MonkeyPatch: `count` made-up ones, of which 40 are held out. Return their
+    Data."""
+    rng = np.random.default_rng(5)
+    syllables = ["ka", "mo", "sen", "tri", "bur", "vil", "o", "lan", "des", "pe"]
+    names = ["".join(rng.choice(syllables, 4)) for _ in range(count)]
+    lat_lon = rng.uniform([40, 0], [60, 40], (count, 2)).round(5).tolist()
+    patch.setattr(place_names, "read_geonames", lambda: (list(range(count)), names, lat_lon))
+    scale = dataclasses.replace(data_sets.SCALES["smoke"], names=PlaceNames("ngrams:64", test_names=40))
+    patch.setitem(data_sets.SCALES, "smoke", scale)
+    return data_sets.named(smoke_context(Path()))

@@ -21,6 +21,7 @@ PAPERS_NETWORK = {  # where the quickstart's differs
 }  # fmt: skip
 STRONG = {"rotation": 45.0, "scale": 1.33, "color": 0.2}
 FOLDS = 5  # of photographs, by author
+VIEWS, NAMES = "Blue Marble satellite views", "Place names of GeoNames"
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ SCALES = {
 
 
 class Pictures:
-    """Pictures to train and to test on, in an embeddings folder; `scale` has the number of `pictures` to test on at
-    most, and as `training` the settings that differ from the quickstart's."""
+    """Pictures to train and to test on, in an embeddings folder, under a title; `scale` has the number of `pictures` to
+    test on at most, and as `training` the settings that differ from the quickstart's."""
 
-    def __init__(self, folder, scale, parts=None):
-        self.folder, self.scale, self.device = Path(folder), scale, pick_device()
+    def __init__(self, title, folder, scale, parts=None):
+        self.title, self.folder, self.scale, self.device = title, Path(folder), scale, pick_device()
         self.train, test = parts or train_and_test(folder, 0)
         self.test = test.subset(np.linspace(0, len(test) - 1, min(len(test), scale.pictures)).astype(int))
         self.embeddings, self.truth = self.test.batch(range(len(self.test)))
@@ -102,15 +103,17 @@ class Pictures:
 
 def pictures(context, scale):
     """Return the user's pictures or, without --data, the scale's Blue Marble views."""
-    return Pictures(context.data or blue_marble(scale.blue_marble), scale)
+    if context.data:
+        return Pictures(f"Pictures of {Path(context.data).name}", context.data, scale)
+    return Pictures(VIEWS, blue_marble(scale.blue_marble), scale)
 
 
 def pictures_and_names(context, scale):
-    """Return the data sets of a table of trainings by title: those of `pictures` and, without --data, the place names
-    if the context's scale has them."""
-    found = {f"Pictures of {Path(context.data).name}" if context.data else "Blue Marble": pictures(context, scale)}
+    """Return the data sets of a table of trainings: `pictures` and, without --data, the place names if the context's
+    scale has them."""
+    found = [pictures(context, scale)]
     if not context.data and has("names", context):
-        found["Place names of GeoNames"] = Pictures(place_names(SCALES[context.scale].names), scale)
+        found.append(Pictures(NAMES, place_names(SCALES[context.scale].names), scale))
     return found
 
 
@@ -122,8 +125,8 @@ class Data(Pictures):
     """
 
     def __init__(self, title, folder, scale, places=None, parts=None, fold=0):
-        super().__init__(folder, scale, parts)
-        self.title, self.places = title, places
+        super().__init__(title, folder, scale, parts)
+        self.places = places
         self.key = [title, str(folder), dataclasses.asdict(scale), fold]
 
     def settings(self, **differs):
@@ -163,7 +166,7 @@ class Data(Pictures):
 def jittered_views(context):
     """Return the Blue Marble views, strongly jittered."""
     scale = SCALES[context.scale]
-    return Data("Blue Marble satellite views, strong jitter", blue_marble(scale.blue_marble), scale)
+    return Data(f"{VIEWS}, strong jitter", blue_marble(scale.blue_marble), scale)
 
 
 def simulated(context, scale=None):
@@ -186,7 +189,7 @@ def own(context, scale=None):
 def named(context):
     """Return the place names of GeoNames."""
     scale = SCALES[context.scale]
-    return Data("Place names of GeoNames", place_names(scale.names), scale)
+    return Data(NAMES, place_names(scale.names), scale)
 
 
 def photographs(context):

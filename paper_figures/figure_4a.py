@@ -53,7 +53,7 @@ def compute(context):
         seconds.append(cost["seconds"])
         errors.append(context.piece(f"limit-{l_max}", places, lambda l=l_max: _limit(l, places))["errors"])
     found = {"degrees": DEGREES[context.scale], "hits": hits, "errors": errors, "seconds": seconds}
-    return {name: np.array(values) for name, values in found.items()} | {"about": data.about()}
+    return {name: np.array(values) for name, values in found.items()} | {"about": data.about(), "title": data.title}
 
 
 def _hits(model, embeddings, truth):
@@ -158,6 +158,8 @@ def claims(result):
             f"in points: {report.at_each(texts)}; falls at {', '.join(worse) or 'none'}. Most right: {peaks}"
             + ("" if helps else ". A larger network learns less in as many steps"),
             helps,
+            str(result["title"]),
+            report.gains(mean),
         ),
         Claim(
             "the gain is largest at 1, 25 or 200 km",

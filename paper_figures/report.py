@@ -49,6 +49,11 @@ def percent(right):
     return np.column_stack([100 * estimate(right.mean(axis=0)), seeds.min(axis=0), seeds.max(axis=0)])
 
 
+def gains(values):
+    """Return differences as text: +1.2 / -0.3"""
+    return " / ".join(f"{value:+.1f}" for value in values)
+
+
 def points(difference, groups=None):
     """Return the means and intervals in points, (thresholds, 3), of the differences (n, thresholds) of two methods'
     hits on the same pictures; and these as text, one for each threshold: +1.2 [-0.3, +2.7]. See `estimate`."""

@@ -155,7 +155,7 @@ def claims(data, right, groups=None):
             f"{EACH}, less {RETRIEVAL}, in points: {report.at_each(alone_text)}",
             bool((alone[far, 1] > 0).all()),
             data,
-            signed(alone[far]),
+            report.gains(alone[far, 0]),
         ),
         Claim(
             "with retrieval it is nowhere worse than the better of the two",
@@ -164,11 +164,6 @@ def claims(data, right, groups=None):
             f"{report.at_each(together_text)}; worse at {', '.join(worse) or 'none'}",
             not worse,
             data,
-            signed(together),
+            report.gains(together[:, 0]),
         ),
     ]
-
-
-def signed(points):
-    """Return the means of differences (k, 3) in points: +1.2 / -0.3"""
-    return " / ".join(f"{mean:+.1f}" for mean in points[:, 0])

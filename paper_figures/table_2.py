@@ -133,11 +133,12 @@ def claims(one):
             published = f"{_range(papers[name]) if name in papers else 'not given'}, GeoCLIP {_range(papers[GEOCLIP])}"
             said.append(
                 Claim(
-                    f"{data}: with {where}, at 200 km and beyond, {name} loses less than {searching}, relative to "
-                    f"{first}",
+                    f"with {where}, at 200 km and beyond, {name} loses less than {searching}, relative to {first}",
                     published if where == "every grid" else "not tried",
                     f"{_range(lost)}, {searching} {_range(losses[0, chosen])}",
                     bool((lost < losses[0, chosen]).all()),
+                    data,
+                    f"{_range(lost)} against {_range(losses[0, chosen])}",
                 )
             )
     return said

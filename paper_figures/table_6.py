@@ -88,7 +88,7 @@ def compute(context):
         key = [name, dataclasses.asdict(settings), DECODERS[context.scale], str(data.folder), len(data.truth)]
         pieces.append(context.piece(f"diffusion-{name.replace('/', '-')}", key, diffuse))
     result = {key: np.stack([piece[key] for piece in pieces]) for key in ("hits", "dimensions")}
-    return result | {"names": list(ENCODERS), "about": data.about()}
+    return result | {"names": list(ENCODERS), "about": data.about(), "title": data.title}
 
 
 def key_numbers(result):
@@ -108,11 +108,11 @@ def draw(result, folder):
     report.write_accuracies(folder / "table_6.csv", ["encoder", "dimensions", "summary"], lines)
     table = report.markdown_table(["encoder", "dimensions", "per cent within", *report.KM, "paper, Im2GPS3k"], rows)
     text = f"{result['about']} SHDD is decoded by its exact mode, all others by a learned decoder that was frozen then."
-    return f"{text}\n\n{table}", claims(result["names"].tolist(), result["hits"][:, 1])
+    return f"{text}\n\n{table}", claims(result["names"].tolist(), result["hits"][:, 1], str(result["title"]))
 
 
-def claims(names, right):
-    """Return the claims that SHDD is ahead, from the hits by the medoid (encoders, n, thresholds)."""
+def claims(names, right, data=""):
+    """Return the claims that SHDD is ahead, from the hits by the medoid (encoders, n, thresholds) on a data set."""
     far, behind, ahead = right[..., report.FAR].mean(axis=-1), [], []
     for name, other in zip(names, far, strict=True):
         _, low, high = report.estimate(far[names.index(SHDD)] - other)
@@ -129,6 +129,8 @@ def claims(names, right):
             "; ".join(f"{name} {report.slashes(PAPER[name][report.FAR])} %" for name in PAPER),
             f"ahead of {', '.join(behind) or 'none'}",
             set(rivals) <= set(behind),
+            data,
+            f"ahead of {len(behind)} of {len(names) - 1} encoders, behind {len(ahead)}",
         ),
         Claim(
             "no location encoder of A.1 is ahead of SHDD",

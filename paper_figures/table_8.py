@@ -95,10 +95,10 @@ def compute(context):
     """Return for each data set i: its title_i, what there is, about_i, the hits_i (losses, summaries, seeds, n,
     thresholds), and the seconds_i of training (losses,)."""
     result = {}
-    for i, (title, data) in enumerate(pictures_and_names(context, SCALES[context.scale]).items()):
+    for i, data in enumerate(pictures_and_names(context, SCALES[context.scale])):
         found = [find(context, data, {"exact_skip": False} | own) for own in LOSSES.values()]
         right, seconds, _ = zip(*found, strict=True)
-        result |= {f"title_{i}": title, f"about_{i}": data.about()}
+        result |= {f"title_{i}": data.title, f"about_{i}": data.about()}
         result |= {f"hits_{i}": np.stack(right), f"seconds_{i}": seconds}
     return result
 
@@ -169,17 +169,17 @@ def claims(data, right):
     seeds, n, thresholds)."""
     found = {(loss, name): right[i, j] for i, loss in enumerate(LOSSES) for j, name in enumerate(SUMMARIES)}
     papers = np.subtract(PAPER[KL], PAPER[L2])[report.FAR]
-    points = " / ".join(f"{x:+.1f}" for x in papers)
+    points = report.gains(papers)
     gap = 100 * (found[KL + COSINE, CENTER] - found[L2 + COSINE, CENTER]).mean(axis=(0, 1))[report.FAR]
     said = []
     for schedule, name in ((COSINE, "the paper's"), ("", "the quickstart's")):
         for summary in (CENTER, MEAN):
             holds, ours = ahead(found[KL + schedule, summary], found[L2 + schedule, summary])
             paper = points if schedule and summary == CENTER else "not tried"
-            claim = f"{data}: with {name} schedule SHDD-KL is ahead of L2 at 200/750/2500 km, by the {summary}"
-            said.append(Claim(claim, paper, ours, holds))
-    size = f"{data}: under the paper's protocol it is ahead by at least half of the paper's points"
-    said.insert(1, Claim(size, points, " / ".join(f"{x:+.1f}" for x in gap), bool((gap > papers / 2).all())))
+            claim = f"with {name} schedule SHDD-KL is ahead of L2 at 200/750/2500 km, by the {summary}"
+            said.append(Claim(claim, paper, ours, holds, data))
+    size, brief = "under the paper's protocol SHDD-KL is ahead of L2 by half of the paper's points", report.gains(gap)
+    said.insert(1, Claim(size, points, brief, bool((gap > papers / 2).all()), data, brief))
     holds, ours = ahead(found[KL, MEAN], found[NEARLY_L2, MEAN])
-    claim = f"{data}: temperature 1 is ahead of temperature 20, nearly the squared error, by the {MEAN}"
-    return [*said, Claim(claim, "not tried", ours, holds)]
+    claim = f"temperature 1 is ahead of temperature 20, nearly the squared error, by the {MEAN}"
+    return [*said, Claim(claim, "not tried", ours, holds, data)]

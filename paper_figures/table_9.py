@@ -32,7 +32,8 @@ def compute(context):
     found = [table_8.find(context, data, {"width": width, "depth": depth}) for width, depth in NETWORKS]
     hits, seconds, parameters = zip(*found, strict=True)
     wanted = [list(table_8.SUMMARIES).index(name) for name in SUMMARIES]
-    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters, "about": data.about()}
+    about = {"about": data.about(), "title": data.title}
+    return {"hits": np.stack(hits)[:, wanted], "seconds": seconds, "parameters": parameters} | about
 
 
 def key_numbers(result):
@@ -62,12 +63,12 @@ def draw(result, folder):
     if seeds == 1:
         text += " Of one seed, the intervals leave out the chance in the training."
     table = report.markdown_table(["", "per cent within", *report.KM, "parameters", "training", "paper, L = 31"], rows)
-    return f"{text}\n\n{table}", claims(result["hits"])
+    return f"{text}\n\n{table}", claims(result["hits"], str(result["title"]))
 
 
-def claims(right):
-    """Return the claims, from the hits (networks, summaries, seeds, n, thresholds), that a narrow bottleneck is no
-    worse than a wider one."""
+def claims(right, data=""):
+    """Return the claims, from the hits (networks, summaries, seeds, n, thresholds) on a data set, that a narrow
+    bottleneck is no worse than a wider one."""
     narrow, wide = (right[NETWORKS.index(network)].mean(axis=1) for network in (NARROW, WIDE))
     papers = " / ".join(f"{a - b:+.1f}" for a, b in zip(PAPER[NARROW], PAPER[WIDE], strict=True))
     said = []
@@ -82,6 +83,8 @@ def claims(right):
                 f"worse at {', '.join(worse) or 'none'}, better at {', '.join(better) or 'none'}; in points: "
                 f"{' / '.join(texts)}",
                 not worse,
+                data,
+                report.gains(100 * difference.mean(axis=0)),
             )
         )
     return said

@@ -137,7 +137,12 @@ def test_table_1_says_what_the_hits_say(shift, worse):
     if shift < 0:
         right[hybrid.WEIGHTED][:100, 1] = False
     alone, together = table_1.claims("Views", right)
-    assert alone.holds and alone.data == "Views" and alone.brief.count(" / ") == 2 and alone.ours.startswith(comparison.EACH)
+    assert (
+        alone.holds
+        and alone.data == "Views"
+        and alone.brief.count(" / ") == 2
+        and alone.ours.startswith(comparison.EACH)
+    )
     assert together.holds == (shift > 0) and together.ours.endswith(f"; worse at {worse}")
     assert "25.0 % of the pictures" in table_1.about_the_search(np.arange(400) < 100)
     right[comparison.EACH] = right[comparison.MODE] = base & (np.arange(5) < 4)  # behind at 2500 km

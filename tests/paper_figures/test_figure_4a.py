@@ -64,8 +64,9 @@ def test_figure_4a_says_what_the_hits_say(gains, holding):
     rng = np.random.default_rng(0)
     right = [rng.random((2, 500, 5)) < 0.5 + np.array(gains) * share for share in (0, 1)]
     result = {"degrees": np.array([15, 47]), "hits": np.array(right), "errors": np.array([[20.0, 24.0], [2.0, 3.0]])}
+    result["title"] = "Views"
     claims = figure_4a.claims(result)
-    assert holds(claims) == holding
+    assert holds(claims) == holding and claims[0].data == "Views" and claims[0].brief.count(" / ") == 4
     assert "22.0 to 2.5 km" in claims[2].ours and claims[2].paper == "1333 to 426 km"
     falls = claims[0].ours.split("falls at ")[1]
     assert falls.startswith("2500 km") == (gains[-1] == -0.2) and ("learns less" in falls) != holding[0]

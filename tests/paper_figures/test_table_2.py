@@ -117,10 +117,10 @@ def test_table_2_has_a_table_and_claims_for_each_data_set(named, tmp_path):
     simulation, names = text.split("\n### Place names of GeoNames\n")
     assert simulation.count("\n| the paper's ") == 10 and "\n| the paper's " not in names
     assert names.count("\n| Retrieval |") == 4 and "| GeoCLIP | grid, 3,888 |" in simulation
-    assert [claim.claim.split(", ")[0] for claim in claims] == [
-        *["Simulation: with every grid"] * 2,
-        *["Place names of GeoNames: with every grid"] * 2,
-        *["Place names of GeoNames: with other regions"] * 2,
+    assert [(claim.data, claim.claim.split(", ")[0]) for claim in claims] == [
+        *[("Simulation", "with every grid")] * 2,
+        *[("Place names of GeoNames", "with every grid")] * 2,
+        *[("Place names of GeoNames", "with other regions")] * 2,
     ]
     assert len(csv_rows(tmp_path / "table_2.csv")) == (15 + 12) * 5
     numbers = table_2.key_numbers(result)
@@ -138,7 +138,12 @@ def test_table_2_says_what_the_losses_say():
     one["methods"] = ["GeoCLIP", table_2.DENSEST, table_2.CENTER]
     densest, center, *elsewhere = table_2.claims(one)
     assert densest.holds and center.holds and "GeoCLIP 50.0 to 50.0 %" in center.ours
-    assert densest.claim.startswith("Names: with every grid, ") and densest.claim.endswith(" relative to all")
+    assert (
+        densest.claim.startswith("with every grid, ")
+        and densest.data == "Names"
+        and densest.claim.endswith(" relative to all")
+    )
+    assert center.brief == "20.0 to 20.0 % against 50.0 to 50.0 %"
     assert center.paper == "0.0 to 3.4 %, GeoCLIP 10.1 to 61.4 %" and densest.paper.startswith("not given")
     assert holds(elsewhere) == [True, True] and elsewhere[0].paper == "not tried"
     right[2, 4, :60, 2] = 0

@@ -87,7 +87,7 @@ def test_table_8_has_a_table_and_claims_for_each_data_set(losses, tmp_path, monk
     monkeypatch.setattr(table_8, "LOSSES", {name: table_8.LOSSES[name] for name in losses_of_claims()})
     result = table_8.compute(context)
     loss = losses_of_claims().index(table_8.L2)
-    settings = data_sets.Pictures(data.folder, table_8.SMOKE).settings(exact_skip=False, loss="l2", seed=1)
+    settings = data_sets.Pictures(data.title, data.folder, table_8.SMOKE).settings(exact_skip=False, loss="l2", seed=1)
     model, _ = context.trained(settings, data.folder, data.train)
     test = data.test.subset(np.linspace(0, 39, 20).astype(int)).batch(range(20))
     np.testing.assert_array_equal(result["hits_1"][loss, :, 1], table_8.score(model, *test, 1)["hits"])
@@ -95,15 +95,13 @@ def test_table_8_has_a_table_and_claims_for_each_data_set(losses, tmp_path, monk
     pictures, names = text.split("\n### Place names of GeoNames\n")
     assert "400 pictures to train on" in pictures and "400 texts to train on" in names
     assert all(part.count("\n| L2 |") == 2 for part in (pictures, names))
-    starts = [claim.claim.split(": ")[0] for claim in claims]
-    assert starts == ["Blue Marble"] * 6 + ["Place names of GeoNames"] * 6
+    assert [claim.data for claim in claims] == [data_sets.VIEWS] * 6 + [data_sets.NAMES] * 6
     assert claims[6:] == table_8.claims("Place names of GeoNames", result["hits_1"])
     numbers = table_8.key_numbers(result)
     assert len(numbers) == 2 * len(losses_of_claims()) * 5 and "1: L2, one sample" in numbers
     assert len(csv_rows(tmp_path / "table_8.csv")) == 5 * len(numbers)
-    assert list(data_sets.pictures_and_names(smoke_context(tmp_path, str(data.folder)), table_8.SMOKE)) == [
-        f"Pictures of {data.folder.name}"
-    ]
+    (mine,) = data_sets.pictures_and_names(smoke_context(tmp_path, str(data.folder)), table_8.SMOKE)
+    assert mine.title == f"Pictures of {data.folder.name}"
 
 
 def losses_of_claims():
@@ -136,7 +134,7 @@ def test_table_8_says_what_the_hits_say(center, mean, holding, said, narrow):
     assert claims[0].ours.startswith(said[0]) and claims[2].ours.startswith(said[1])
     assert claims[3].ours.startswith("neither") and claims[4].ours.startswith("neither")
     assert claims[0].paper == "+33.2 / +39.8 / +40.3" == claims[1].paper
-    assert all(claim.claim.startswith("Names: ") for claim in claims)
+    assert all(claim.data == "Names" for claim in claims) and claims[1].brief == claims[1].ours
 
 
 def test_table_9_compares_networks_of_several_sizes(losses, tmp_path):

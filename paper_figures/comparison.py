@@ -158,20 +158,22 @@ def searches(context, data):
 
 def best_rate(context, data, name, make, settings):
     """Return the learning rate of `scale.rates` at which make(train, config), trained for `scale.search` steps, is best
-    by the pictures kept apart."""
+    by the pictures kept apart. Raises InputError if there are none, and several rates."""
     known, kept, settings = parts(data, settings)
+    rates, search = data.scale.rates, data.scale.search
+    if len(rates) == 1:
+        return rates[0]
+    if kept is None:
+        raise InputError(f"{data.title}: no pictures can be kept apart to choose a learning rate by: add authors")
 
     def value(lr):
-        short = override(settings, lr=lr, steps=data.scale.search)
+        short = override(settings, lr=lr, steps=search, warmup=min(settings.training.warmup, search // 4))
         try:
             return {"nats": trained(make, known, short, data.device, validation=kept).validation.nats}
         except InputError as error:  # it diverges
             print(f"{name} at a learning rate of {lr:g}: {error}", file=sys.stderr)
             return {"nats": -np.inf}
 
-    rates = data.scale.rates
-    if len(rates) == 1:
-        return rates[0]
     values = [context.piece(f"{name}-{lr:g}", data.key, lambda lr=lr: value(lr))["nats"] for lr in rates]
     return rates[int(np.argmax(np.nan_to_num(values, nan=-np.inf)))]
 

@@ -105,7 +105,7 @@ def pictures(context, scale):
     """Return the user's pictures or, without --data, the scale's Blue Marble views."""
     if context.data:
         return Pictures(f"Pictures of {Path(context.data).name}", context.data, scale)
-    return Pictures(VIEWS, blue_marble(scale.blue_marble), scale)
+    return Pictures(f"{VIEWS}, mild jitter", blue_marble(scale.blue_marble), scale)
 
 
 def pictures_and_names(context, scale):

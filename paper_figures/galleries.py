@@ -26,9 +26,9 @@ ABOUT = (
     "A grid keeps one of the training {kind} for each HEALPix cell that has any, that nearest to the cell's centre; "
     "the nside of the cells is {nsides}. Other regions: for each test location all training {kind} but those in its "
     "own HEALPix cell of nside {region}, one of {count} cells of equal area, about {width:.0f} km wide. Nothing in "
-    "that cell can be found, neither by retrieval nor as an anchor. Of the test locations, {reach} % have one that is "
-    "left within {thresholds} km. Retrieval and the densest anchor cannot be right more often; a centre can lie "
-    "between anchors."
+    "that cell can be found, neither by retrieval nor as an anchor, but the network was trained on all of them. Of "
+    "the test locations, {reach} % have one that is left within {thresholds} km. Retrieval and the densest anchor "
+    "cannot be right more often; a centre can lie between anchors."
 )
 
 

@@ -28,6 +28,7 @@ from context import Context, savez
 from data_sets import SCALES, SETS
 
 from locdiff import files, options
+from locdiff.errors import InputError
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))  # reference/ is not installed
@@ -86,9 +87,15 @@ def read(name, out):
 
 
 def draw(name, out):
-    """Draw one artefact from NAME.npz and write NAME.md; return a line about it."""
+    """Draw one artefact from NAME.npz and write NAME.md; return a line about it.
+
+    Raises InputError if NAME.npz lacks what is drawn today.
+    """
     result, provenance = read(name, out)
-    body, claims = ARTEFACTS[name].draw(result, out)
+    try:
+        body, claims = ARTEFACTS[name].draw(result, out)
+    except KeyError as error:
+        raise InputError(f"{out / name}.npz lacks {error}, it is of another version: compute {name} again") from None
     smoke = SMOKE if provenance["settings"].get("scale") == "smoke" else ""
     settings = ", ".join(f"{key} = {value}" for key, value in provenance["settings"].items())
     versions = ", ".join(f"{key} {value}" for key, value in provenance["versions"].items())

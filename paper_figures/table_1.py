@@ -87,7 +87,7 @@ def draw(result, folder):
         lines += [([title, name], own, beside.get(name)) for name, own in zip(methods, numbers, strict=True)]
         parts += [f"### {title}", str(result[f"about_{i}"]), *tables(methods, groups, beside)]
         parts.append(about_the_search(result[f"covered_{i}"]))
-        said += claims(short.split(",")[0], {name: one["hits"] for name, one in methods.items()}, groups)
+        said += claims(short, {name: one["hits"] for name, one in methods.items()}, groups)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     report.write_accuracies(folder / "table_1.csv", ["data", "method"], lines, paper=IM2GPS3K)
     rows = [[name, *(report.slashes(row or ()) for row in values)] for name, values in PAPER.items()]
@@ -111,7 +111,7 @@ def tables(methods, groups, beside):
     return (
         report.markdown_table([*DISTANCES, IM2GPS3K], rows),
         "The best place for each column by every density: where most of it lies within that column's distance. At 25 "
-        "km and less, other families than LocDiffusion keep their own prediction.",
+        "km and less, only LocDiffusion and the density head differ from the table above.",
         report.markdown_table(BEST, best),
         "Densities and samples. The energy score and PLONK's four measures are of samples alone; a calibrated density "
         "has 50 and 90 % in its regions.",
@@ -125,7 +125,7 @@ def blocks(result):
     for i in range(sum(name.startswith("title_") for name in result)):
         title, (methods, groups) = str(result[f"title_{i}"]), methods_of(result, i)
         text = "\n\n".join([str(result[f"about_{i}"]), *tables(methods, groups, beside)])
-        own = claims(title.split(":")[0].split(",")[0], {k: one["hits"] for k, one in methods.items()}, groups)
+        own = claims(title.split(":")[0], {k: one["hits"] for k, one in methods.items()}, groups)
         found[f"table_1-{title.split()[0].lower()}"] = f"{text}\n\n{about_the_search(result[f'covered_{i}'])}", own
     return found
 

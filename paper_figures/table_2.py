@@ -39,7 +39,7 @@ def compute(context):
 
 def compare(context, data):
     """Return what `compute` returns for one data set."""
-    model, _, found = comparison.locdiffusion(context, data)
+    model, cost, found = comparison.locdiffusion(context, data)
     one_pass, samples = model.one_pass(data.embeddings), torch.from_numpy(found["samples"])
     searched, right = galleries.galleries(data), []
     methods = [comparison.RETRIEVAL if data.places is None else GEOCLIP, DENSEST, CENTER]
@@ -55,7 +55,7 @@ def compare(context, data):
             return {name: place.numpy() for name, place in places.items()}
 
         name = f"anchors-{len(gallery.places)}" + "-elsewhere" * (gallery.own is not None)
-        piece = context.piece(name, data.key, predict)
+        piece = context.piece(name, [*data.key, float(cost["lr"])], predict)
         right.append([comparison.within(piece[method], data.truth) for method in methods])
     more = f" {galleries.about(data, torch.from_numpy(piece['nearest']))}" if data.places is None else ""
     return {
@@ -131,11 +131,12 @@ def claims(one):
     for where, chosen in (("every grid", ~elsewhere), (galleries.OTHER_REGIONS, elsewhere)):
         for name, lost in zip(ours, losses[1:, chosen], strict=True) if chosen.any() else ():
             published = f"{_range(papers[name]) if name in papers else 'not given'}, GeoCLIP {_range(papers[GEOCLIP])}"
+            is_the_papers = has_papers(one) and where == "every grid"
             said.append(
                 Claim(
-                    f"with {where}, at 200 km and beyond, {name} loses less than {searching}, relative to {first}",
-                    published if where == "every grid" else "not tried",
-                    f"{_range(lost)}, {searching} {_range(losses[0, chosen])}",
+                    f"with {where}, at 200 km and beyond, {name} loses less than retrieval",
+                    published if is_the_papers else "not tried",
+                    f"relative to {first}: {_range(lost)}, {searching} {_range(losses[0, chosen])}",
                     bool((lost < losses[0, chosen]).all()),
                     data,
                     f"{_range(lost)} against {_range(losses[0, chosen])}",

@@ -1,5 +1,8 @@
 """The comparison behind Tables 1 and 2 and Figure 5: what it shows, how it goes on, and what it says."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import comparison
 import context as context_module
 import data_sets
@@ -58,6 +61,28 @@ def test_the_comparison_shows_every_method_on_both_data_sets_beside_the_paper(co
     text = (folder / "table_2.md").read_text()
     assert "GeoCLIP | grid, 3,888 |" in text
     assert "| the paper's GeoCLIP | grid, 21 k | 0.0 (-100.0 %) | 0.9 (-97.5 %)" in text
+
+
+def test_the_rate_that_the_pictures_kept_apart_find_best_is_taken(compared, tmp_path, monkeypatch):
+    _, context = compared
+    data, asked = next(data_sets.data_sets(context))[0], []
+
+    def trained(make, known, settings, device, validation):
+        t = settings.training
+        asked.append((t.lr, t.steps, t.warmup, len(validation)))
+        if t.lr == worst:
+            raise InputError("it diverges")
+        return SimpleNamespace(validation=SimpleNamespace(nats=-t.lr if worst == 0 else t.lr))
+
+    monkeypatch.setattr(comparison, "trained", trained)
+    for worst, best in ((0, 1e-3), (3e-3, 1e-3), (1e-3, 3e-3)):
+        fresh = dataclasses.replace(context, pieces=tmp_path / str(worst))
+        assert comparison.own_rate(fresh, data) == best
+    steps = data.scale.search
+    assert asked[:2] == [(1e-3, steps, steps // 4, asked[0][3]), (3e-3, steps, steps // 4, asked[0][3])] and asked[0][3]
+    monkeypatch.setattr(comparison, "split_validation", lambda train, *_: (train, None))
+    with pytest.raises(InputError, match="no pictures can be kept apart to choose a learning rate"):
+        comparison.own_rate(fresh, data)
 
 
 def test_an_interrupted_comparison_goes_on_from_its_pieces(compared, monkeypatch):

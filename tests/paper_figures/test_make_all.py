@@ -9,7 +9,10 @@ import artefact
 import make_all
 import pytest
 from artefact import Claim
+from context import savez
 from support.figures import is_png
+
+from locdiff.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["figure_3", "table_3"]
@@ -90,6 +93,13 @@ def test_redraw_draws_again_without_computing(out, monkeypatch, capsys):
     make_all.main(["--redraw", "--out", str(out)])
     assert (out / "figure_3.png").exists() and (out / "index.md").read_text() == before
     assert "figure_4b" not in capsys.readouterr().out
+
+
+def test_what_another_version_computed_is_not_drawn(out, tmp_path):
+    _, provenance = make_all.read("figure_3", out)
+    savez(tmp_path / "figure_3.npz", {"provenance": json.dumps(provenance)})
+    with pytest.raises(InputError, match=r"figure_3.npz lacks .* compute figure_3 again"):
+        make_all.draw("figure_3", tmp_path)
 
 
 def test_check_compares_with_the_expected_numbers(out, tmp_path, monkeypatch, capsys):

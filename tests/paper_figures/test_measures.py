@@ -1,5 +1,6 @@
 """What the comparison's tables say, by values computed by hand; and its folds by author."""
 
+import dataclasses
 import math
 
 import comparison
@@ -105,6 +106,16 @@ def test_every_picture_is_tested_in_one_fold_and_no_author_is_on_both_sides():
     data.authors = None
     with pytest.raises(InputError, match="does not name the author"):
         data_sets.author_folds(data, "mine")
+
+
+def test_the_folds_of_photographs_share_the_steps_of_a_data_set(tmp_path, monkeypatch):
+    data = embedded(scattered(60))
+    data.authors = [f"author {i % 10}" for i in range(60)]
+    monkeypatch.setattr(data_sets, "read_embeddings", lambda folder: data)
+    context = dataclasses.replace(smoke_context(tmp_path), photos="mine")
+    folds, whole = data_sets.photographs(context), data_sets.SCALES["smoke"]
+    assert [fold.settings().training.steps for fold in folds] == [whole.steps // 5] * 5
+    assert sum(len(fold.test) for fold in folds) == 60 and len({str(fold.key) for fold in folds}) == 5
 
 
 def test_folds_are_joined_picture_by_picture():

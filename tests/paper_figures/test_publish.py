@@ -44,7 +44,13 @@ def test_what_was_computed_is_kept_and_shown(tmp_path):
     assert publish.write_documents([document], tmp_path / "results") == []
     document.write_text("<!-- results: claims -->\n<!-- end of results -->\n")
     publish.write_documents([document], tmp_path / "results")
-    assert "| claim | paper |" in document.read_text()
+    assert document.read_text().count("\n| ") == 2  # no claim of Table 3 is a main one
+    path = tmp_path / "results" / "table_3.json"
+    record = json.loads(path.read_text())
+    record["claims"][0] |= {"data": "Views", "brief": "512"}
+    path.write_text(json.dumps(record))
+    publish.write_documents([document], tmp_path / "results")
+    assert document.read_text().count("\n| ") == 3 and "| yes: 512 |" in document.read_text()
     document.write_text("<!-- results: table_9 -->\n<!-- end of results -->\n")
     with pytest.raises(InputError, match="table_9, which is not kept; there are table_3"):
         publish.write_documents([document], tmp_path / "results")

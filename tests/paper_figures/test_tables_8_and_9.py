@@ -95,7 +95,7 @@ def test_table_8_has_a_table_and_claims_for_each_data_set(losses, tmp_path, monk
     pictures, names = text.split("\n### Place names of GeoNames\n")
     assert "400 pictures to train on" in pictures and "400 texts to train on" in names
     assert all(part.count("\n| L2 |") == 2 for part in (pictures, names))
-    assert [claim.data for claim in claims] == [data_sets.VIEWS] * 6 + [data_sets.NAMES] * 6
+    assert [claim.data for claim in claims] == [f"{data_sets.VIEWS}, mild jitter"] * 6 + [data_sets.NAMES] * 6
     assert claims[6:] == table_8.claims("Place names of GeoNames", result["hits_1"])
     numbers = table_8.key_numbers(result)
     assert len(numbers) == 2 * len(losses_of_claims()) * 5 and "1: L2, one sample" in numbers

@@ -15,7 +15,6 @@ from locdiff.data.geojson import read_region
 from locdiff.data.places import TABLES, read_locations
 from locdiff.errors import InputError
 from locdiff.model import priors
-from locdiff.model.calibration import Calibration
 from locdiff.model.locdiffusion import LocDiffusion
 from locdiff.model.posterior import LocationPosterior
 from locdiff.model.reweighting import NoProbability, Region, Weights, intersection
@@ -87,7 +86,7 @@ class Given:
             else:
                 new = priors.uniform(model.grid, self.prior, regions.land() if self.prior == LAND else None)
             weights *= Weights(new.region, priors.log_ratio(new, model.prior))
-        return replace(self, weights=weights, holds_prior=isinstance(model.calibration, Calibration))
+        return replace(self, weights=weights, holds_prior=model.calibration is not None)
 
     @property
     def note(self) -> str:

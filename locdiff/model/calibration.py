@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from locdiff.memory import batch_size
 from locdiff.sphere import pixels, shdd
-from locdiff.sphere.healpix import FAINTEST, HealpixTransform
+from locdiff.sphere.healpix import FAINTEST, HealpixTransform, healpix_transform, log_pixel_means
+from locdiff.sphere.ring_synthesis import synthesis_of_pixels
 
 ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
 ITERATIONS = 40
@@ -48,11 +49,11 @@ def fit_prior(transform: HealpixTransform, sums: Tensor, counts: Tensor) -> Tens
     return (scale * x).detach()
 
 
-def prior_of(lat_lon: Tensor, transform: HealpixTransform) -> Tensor:
-    """Return the natural parameters (D,) of the density of locations (n, 2), on the transform's device."""
-    chunks = lat_lon.split(batch_size(64 * (transform.l_max + 1) ** 2))
-    total = torch.stack([shdd.encode(chunk, transform.l_max).double().sum(dim=0) for chunk in chunks]).sum(dim=0)
-    device = transform.k.device
+def prior_of(lat_lon: Tensor, l_max: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the natural parameters (D,) of the density of locations (n, 2), on a device."""
+    chunks = lat_lon.split(batch_size(64 * (l_max + 1) ** 2))
+    total = torch.stack([shdd.encode(chunk, l_max).double().sum(dim=0) for chunk in chunks]).sum(dim=0)
+    transform = healpix_transform(l_max, 8 * (l_max // 8 + 2), device=device)
     return fit_prior(transform, total[None].to(device), torch.tensor([float(len(lat_lon))], device=device))[0]
 
 
@@ -119,27 +120,77 @@ def _minimize(loss, x):
 
 
 class Calibration(nn.Module):
-    """The natural parameters tau f + kappa e_prior of level 0; `scale` is (tau, kappa)."""
+    """The natural parameters tau f + kappa e_prior of level 0; `scale` is (tau, kappa).
+
+    The prior has degrees up to `prior_l_max`, the network's output f up to `l_max`. What the prior says in the degrees
+    above is a function H, the same for all pictures: `detail` (N,) is the log of the mean of exp(H) over each pixel of
+    `nside`.
+    """
 
     prior: Tensor
+    detail: Tensor
     scale: Tensor
 
-    def __init__(self, dimensions: int):
+    def __init__(self, l_max: int, prior_l_max: int, nside: int):
         super().__init__()
-        self.register_buffer("prior", torch.zeros(dimensions))
+        self.dimensions, self.nside = (l_max + 1) ** 2, nside
+        self.register_buffer("prior", torch.zeros((prior_l_max + 1) ** 2))
+        self.register_buffer("detail", torch.zeros(12 * nside**2))
         self.register_buffer("scale", torch.ones(2))
+        self._tables: tuple[Tensor, dict[int, np.ndarray]] = self.prior, {}
+
+    def set_prior(self, natural_params: Tensor) -> None:
+        """Set the prior's natural parameters, (D',)."""
+        self.prior.copy_(natural_params)
+        self.detail.copy_(log_pixel_means(self._above, self.nside))
+
+    @property
+    def _above(self) -> Tensor:
+        """The prior's natural parameters without those of the degrees up to l_max, (D',)."""
+        return nn.functional.pad(self.prior[self.dimensions :], (self.dimensions, 0))
+
+    @property
+    def added(self) -> Tensor | None:
+        """What is added to F, (N,), in integrals over the pixels of `nside`."""
+        return self.scale[1] * self.detail if len(self.prior) > self.dimensions else None
 
     def forward(self, output: Tensor) -> Tensor:
-        return self.scale[0].to(output) * output + self.scale[1].to(output) * self.prior.to(output)
+        """Return the natural parameters up to degree l_max, (..., D), of outputs f (..., D)."""
+        prior = self.prior[: self.dimensions].to(output)
+        return self.scale[0].to(output) * output + self.scale[1].to(output) * prior
 
-    def fit(self, natural_params: Tensor, coeffs: Tensor, transform: HealpixTransform, most=math.inf) -> Tensor:
-        """Fit `scale`, which is still (1, 1), to the natural parameters (n, D) of pictures that training has not seen,
-        and the encodings `coeffs` (n, D) of their locations; return their log densities (n,).
+    def complete(self, natural_params: Tensor) -> Tensor:
+        """Return natural parameters of all degrees, (..., D) -> (..., D')."""
+        above = (self.scale[1] * self.prior[self.dimensions :]).to(natural_params)
+        return torch.cat([natural_params, above.expand(*natural_params.shape[:-1], -1)], dim=-1)
 
-        Integrals are over the pixels of `transform`; tau is at most `most`. By Newton's method.
+    def synthesis_of_pixels(self, coeffs: Tensor, picture: np.ndarray, nside: int, pixel: np.ndarray) -> np.ndarray:
+        """Return what `ring_synthesis.synthesis_of_pixels` does, of natural parameters (n, D') on the CPU whose degrees
+        above l_max are a multiple of the prior's: H is looked up."""
+        values = synthesis_of_pixels(coeffs[:, : self.dimensions].contiguous(), picture, nside, pixel)
+        prior = self._above.cpu()
+        if not prior.any():
+            return values
+        multiple = (coeffs @ prior / (prior @ prior)).numpy()
+        return values + multiple[picture] * self._detail_at(nside)[pixel]
+
+    def _detail_at(self, nside):
+        """H at the centers of the pixels of `nside`, (N,): computed once."""
+        if not torch.equal(self._tables[0], self.prior):
+            self._tables = self.prior.clone(), {}
+        if nside not in self._tables[1]:
+            transform = HealpixTransform(math.isqrt(len(self.prior)) - 1, nside)
+            self._tables[1][nside] = transform.synthesis(self._above.cpu()).numpy()
+        return self._tables[1][nside]
+
+    def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most=math.inf) -> Tensor:
+        """Fit `scale`, which is still (1, 1), to the natural parameters (n, D') of pictures that training has not seen,
+        at locations (n, 2); return their log densities (n,).
+
+        Integrals are over the pixels of `nside`; tau is at most `most`. By Newton's method.
         """
-        scale = self.scale.double().cpu()
-        found = self._derivatives(natural_params, coeffs, transform, scale)
+        scale, derivatives = self.scale.double().cpu(), self._derivatives(natural_params, lat_lon, nside)
+        found = derivatives(scale)
         for _ in range(NEWTON_STEPS):
             gradient, hessian, log_prob = found
             if not (gradient.isfinite().all() and hessian.isfinite().all()):
@@ -152,7 +203,7 @@ class Calibration(nn.Module):
             step[free] = torch.linalg.lstsq(hessian[free][:, free], gradient[free, None]).solution[:, 0]
             while step.abs().max() > TOLERANCE:
                 new = (scale + step).clamp(min=0).minimum(torch.tensor([most, math.inf]))
-                found = self._derivatives(natural_params, coeffs, transform, new)
+                found = derivatives(new)
                 if found[2].mean() >= log_prob.mean():
                     break
                 step = step / 4
@@ -164,25 +215,39 @@ class Calibration(nn.Module):
         return found[2]
 
     @torch.no_grad()
-    def _derivatives(self, natural_params, coeffs, transform, scale):
-        """Gradient (2,) and negative Hessian (2, 2) of the mean log density in (tau, kappa), and the log densities."""
-        device, (tau, kappa) = self.prior.device, scale.tolist()
-        of_prior, gradient, hessian, log_probs = transform.synthesis(self.prior), [], [], []
-        size = batch_size(16 * len(of_prior))
-        for e, y in zip(natural_params.split(size), coeffs.split(size), strict=True):
-            f, y = e.to(device) - self.prior, y.to(device)
-            values = transform.synthesis(f)
-            logits = tau * values + kappa * of_prior
-            log_z = pixels.logsumexp(logits)
-            probs = (logits - log_z[:, None]).clamp_(min=-FAINTEST).exp_()
-            mean = torch.stack([(probs * values).sum(dim=-1), probs @ of_prior], dim=-1).double()
-            second = torch.stack([
-                (probs * values.square()).sum(dim=-1), (probs * values) @ of_prior, probs @ of_prior.square()
-            ], dim=-1).double()  # fmt: skip
-            at = torch.stack([(f * y).sum(dim=-1), (self.prior * y).sum(dim=-1)], dim=-1).double()
-            gradient.append(at - mean)
-            hessian.append(second[:, [0, 1, 1, 2]].view(-1, 2, 2) - mean[:, :, None] * mean[:, None])
-            log_area = math.log(4 * math.pi / len(of_prior))
-            log_probs.append(at @ scale.to(device) - log_z.double() - log_area)
-        mean_of = (torch.cat(parts).mean(dim=0).cpu() for parts in (gradient, hessian))
-        return *mean_of, torch.cat(log_probs).cpu()
+    def _derivatives(self, natural_params, lat_lon, nside):
+        """Return the function of (tau, kappa) that gives the gradient (2,) and the negative Hessian (2, 2) of the mean
+        log density, and the log densities (n,)."""
+        l_max, device = math.isqrt(self.dimensions) - 1, self.prior.device
+        transform, prior = healpix_transform(l_max, nside, device=device), self.prior[: self.dimensions]
+        of_prior = transform.synthesis(prior) + log_pixel_means(self._above, nside)
+        f = natural_params[:, : self.dimensions].to(device) - prior
+        size = batch_size(16 * max(len(of_prior), len(self.prior)))
+        at = [
+            torch.stack([(own * y[:, : self.dimensions]).sum(dim=-1), y @ self.prior], dim=-1).double()
+            for own, places in zip(f.split(size), lat_lon.to(device).split(size), strict=True)
+            for y in [shdd.encode(places, math.isqrt(len(self.prior)) - 1).to(f)]
+        ]
+
+        @torch.no_grad()
+        def derivatives(scale):
+            pairs = zip(f.split(size), at, strict=True)
+            found = [_moments(transform.synthesis(own), of_prior, own_at, scale.to(device)) for own, own_at in pairs]
+            gradient, hessian, log_probs = (torch.cat(parts) for parts in zip(*found, strict=True))
+            return gradient.mean(dim=0).cpu(), hessian.mean(dim=0).cpu(), log_probs.cpu()
+
+        return derivatives
+
+
+def _moments(values, of_prior, at, scale):
+    """The gradients (n, 2) and negative Hessians (n, 2, 2) of the log densities of exp(tau F + kappa G) at true
+    locations, and these (n,): for F (n, N) and G (N,) at pixels, and both at the locations, (n, 2)."""
+    logits = scale[0].to(values) * values + scale[1].to(values) * of_prior
+    log_z = pixels.logsumexp(logits)
+    probs = (logits - log_z[:, None]).clamp_(min=-FAINTEST).exp_()
+    mean = torch.stack([(probs * values).sum(dim=-1), probs @ of_prior], dim=-1).double()
+    second = torch.stack([
+        (probs * values.square()).sum(dim=-1), (probs * values) @ of_prior, probs @ of_prior.square()
+    ], dim=-1).double()  # fmt: skip
+    hessian = second[:, [0, 1, 1, 2]].view(-1, 2, 2) - mean[:, :, None] * mean[:, None]
+    return at - mean, hessian, at @ scale - log_z.double() - math.log(4 * math.pi / len(of_prior))

@@ -1,7 +1,7 @@
-"""Models on disk: config.json and model.safetensors in a folder. Folders of formats 3 and 4 are read too.
+"""Models on disk: config.json and model.safetensors in a folder. Folders of formats 3 to 5 are read too.
 
 Nothing is unpickled. Format 4 (0.2) nests the configuration in groups and gives parameters their names of today.
-Format 5 adds the prior and the calibration.
+Format 5 adds the prior and the calibration, format 6 the prior's degrees above the network's.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from locdiff.model.card import model_card
 from locdiff.model.config import ModelConfig
 from locdiff.model.hub import find_model, upload
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 RENAMED = {"shift": "snr_shift", "pure_noise": "p_pure_noise", "zoom_cells": "cells", "solver": "sampler"}  # 3 to 4
 RENAMED_TENSORS = (  # the same, of parameters and buffers
     (r"\bnetwork\.see\.", "network.whiten."),
@@ -32,6 +32,7 @@ RENAMED_TENSORS = (  # the same, of parameters and buffers
     (r"\b(refinements\.\d+)\.cells$", r"\1.cell_id"),
     (r"\b(refinements\.\d+)\.looks\.", r"\1.cell_in."),
     (r"\b(refinements\.\d+)\.own_out$", r"\1.cell_out"),
+    (r"^calibration\.", "objective.calibration."),
 )
 
 
@@ -147,7 +148,7 @@ def read_config(folder: Path | str) -> ModelConfig:
         raise InputError(f"{path} is missing: give the folder of a training run") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no model configuration ({error!r})") from None
-    if type(version) is not int or version not in (3, 4, FORMAT_VERSION):
+    if type(version) is not int or version not in range(3, FORMAT_VERSION + 1):
         raise InputError(f"{path} has format version {version}, this program reads versions 3 to {FORMAT_VERSION}")
     try:
         return config_from_record(values)
@@ -156,17 +157,24 @@ def read_config(folder: Path | str) -> ModelConfig:
 
 
 def config_from_record(record: dict) -> ModelConfig:
-    """Return the ModelConfig of a record, nested, or flat as in format 3. Raises TypeError for unknown names."""
+    """Return the ModelConfig of a record, nested, or flat as in format 3. Raises TypeError for unknown names.
+
+    Before format 6 the prior had the degrees of the network.
+    """
     if "network" in record:
-        return options.from_record(ModelConfig, record)
-    values: dict[str, Any] = {RENAMED.get(name) or name: value for name, value in record.items()}
-    values["encoder"] = canonical_encoder(values.get("encoder", "unknown"))
-    return options.nest(ModelConfig, values)
+        found = options.from_record(ModelConfig, record)
+    else:
+        values: dict[str, Any] = {RENAMED.get(name) or name: value for name, value in record.items()}
+        values["encoder"] = canonical_encoder(values.get("encoder", "unknown"))
+        found = options.nest(ModelConfig, values)
+    if "prior_l_max" in record.get("objective", {}):
+        return found
+    return dataclasses.replace(found, objective=dataclasses.replace(found.objective, prior_l_max=0))
 
 
 def calibration_of(model) -> dict[str, Tensor]:
     """Return the buffers of a new model's calibration: those of models before format 5, which were not calibrated."""
-    own = r"^calibration\.|^objective\.broad$|^refinements\.\d+\.(scale|prior|mean|spread)$"
+    own = r"^objective\.calibration\.|^objective\.broad$|^refinements\.\d+\.(scale|prior|mean|spread)$"
     return {name: value for name, value in model.state_dict().items() if re.search(own, name)}
 
 

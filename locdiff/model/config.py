@@ -79,6 +79,9 @@ class ObjectiveConfig:
     loss: str = option("likelihood", "training loss; shdd_kl is the paper's", tuple(OBJECTIVES))
     temperature: float = option(1.0, "temperature of the densities in shdd_kl; large tends to the squared error")
     anchors: int = option(2048, "random anchors a mini-batch in shdd_kl (paper Eq. 16)")
+    prior_l_max: int = option(
+        63, "highest degree of the prior, the density of the training locations (likelihood only); at least l_max"
+    )
     exact_skip: bool = option(True, "add to the network's output what x_t says by Bayes' rule (likelihood only)")
     quadrature_nside: int = option(0, "HEALPix nside of the integrals in the likelihood; 0: as the noise demands")
 
@@ -87,6 +90,7 @@ class ObjectiveConfig:
         _within(self, "anchors", 1, 10**8)
         _within(self, "temperature", 1e-6, 10**6)
         _within(self, "quadrature_nside", 0, FINEST)
+        _within(self, "prior_l_max", 0, 1000)
         if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
             raise InputError(f"exact_skip needs a loss of natural parameters, got {self.loss}: add --no-exact-skip")
 
@@ -187,6 +191,12 @@ class ModelConfig:
         """Whether the reverse process is one evaluation at pure noise of a network that does not see it: then a sample
         is one of the one-pass density. The geometric schedule ends in pure noise."""
         return self.sample_steps == 1 and self.objective.exact_skip and self.diffusion.schedule == "geometric"
+
+    @property
+    def density_l_max(self) -> int:
+        """The highest degree of the densities of level 0: by likelihood the prior may have more than the network."""
+        l_max = self.network.l_max
+        return max(l_max, self.objective.prior_l_max) if self.objective_type.is_natural else l_max
 
     @property
     def integration_nside(self) -> int:

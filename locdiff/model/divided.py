@@ -15,7 +15,6 @@ from locdiff.sphere.basins import neighbors
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, from_unit_vector, to_unit_vector
 from locdiff.sphere.healpix import HealpixTransform
 from locdiff.sphere.points import HEAVY, PixelTree, Points, divide, width_of
-from locdiff.sphere.ring_synthesis import synthesis_of_pixels
 
 TIMES = 3  # so a part is an eighth as wide as its pixel
 VERY_HEAVY = 0.03  # the probability of a pixel whose neighbors are divided too: a narrow mode may lie between centers
@@ -40,24 +39,26 @@ def undivided(pixel_probs: Tensor) -> Divided:
 
 
 def divided(
-    grid: HealpixTransform, coeffs: Tensor, pixel_probs: Tensor, mixture: list[tuple[float, float]], at: Tensor
+    grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, at: Tensor
 ) -> Iterator[Divided]:
-    """Yield the densities sum of w q_{f e} over the (w, f) of a mixture, for natural parameters e (n, D), in chunks.
+    """Yield the densities of natural parameters e (n, D) by the `objective`, a Likelihood, in chunks: each is the sum
+    of w q_{f e} over the (w, f) of its mixture.
 
     `at` (n, P, 2) are locations where the density is asked for. Pixels that hold more than HEAVY are divided. What a
     part holds is its area times the density at its center, and all of a density is what its pixels and parts hold.
     """
-    weights, factors = (np.array(part) for part in zip(*mixture, strict=True))
     size = min(32, batch_size(16 * 12 * grid.nside**2))  # 32 in the processor's cache
     for chunk in torch.arange(len(coeffs)).split(size):
-        yield _divided(grid, coeffs[chunk], pixel_probs[chunk], weights, factors, at[chunk])
+        yield _divided(grid, objective, coeffs[chunk], pixel_probs[chunk], at[chunk])
 
 
-def _divided(grid, coeffs, probs, weights, factors, at):
+def _divided(grid, objective, coeffs, probs, at):
+    weights, factors = (np.array(part) for part in zip(*objective.mixture, strict=True))
     log_z = _log_normalizers(grid, coeffs, factors)
 
     def masses(picture, nside, pixel):
-        f = factors * synthesis_of_pixels(coeffs, picture, nside, pixel)[:, None].astype(np.float64)
+        values = objective.calibration.synthesis_of_pixels(coeffs, picture, nside, pixel)
+        f = factors * values[:, None].astype(np.float64)
         return weights * np.exp(f - log_z[picture]) * width_of(nside) ** 2
 
     picture, pixel = _to_divide(probs, grid.nside)

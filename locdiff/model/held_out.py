@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from locdiff.model.calibration import Calibration, fit_broad
+from locdiff.model.calibration import fit_broad
 from locdiff.model.refinement import calibrate_level
 from locdiff.sphere import shdd
 from locdiff.sphere.healpix import healpix_transform
@@ -20,9 +20,9 @@ def validation_nats(model, embeddings: Tensor, lat_lon: Tensor) -> Tensor:
     afterwards. With refinement levels, that of level 1 in zoomed coordinates is added.
     """
     coeffs = model.one_pass(embeddings)
-    if isinstance(model.calibration, Calibration):
-        y = shdd.encode(lat_lon, model.config.network.l_max).to(coeffs)
-        nats = copy.deepcopy(model.calibration).fit(coeffs, y, model.objective.quadrature, most=1.0)
+    if model.calibration:
+        nside = model.objective.quadrature.nside
+        nats = copy.deepcopy(model.calibration).fit(coeffs, lat_lon, nside, most=1.0)
     else:
         size = model.posterior_batch_size
         pairs = zip(coeffs.split(size), lat_lon.split(size), strict=True)
@@ -40,10 +40,11 @@ def _log_prob(model, coeffs, lat_lon):
 @torch.no_grad()
 def calibrate(model, embeddings: Tensor, lat_lon: Tensor) -> None:
     """Calibrate levels 0 and 1 by pictures (n, d) at locations (n, 2), where the outputs are natural parameters."""
-    if not isinstance(model.calibration, Calibration):
+    if not model.calibration:
         return
-    coeffs, grid = shdd.encode(lat_lon, model.config.network.l_max).float(), model.grid
-    model.calibration.fit(model.one_pass(embeddings), coeffs, grid)
+    grid = model.grid
+    model.calibration.fit(model.one_pass(embeddings), lat_lon, grid.nside)
+    coeffs = shdd.encode(lat_lon, grid.l_max).float()
     fine = healpix_transform(grid.l_max, 2 * grid.nside, device=model.device)
     sharp, *broad = fit_broad(model.one_pass(embeddings), coeffs, fine)
     model.calibration.scale *= sharp

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.model import diffusion, held_out, priors
-from locdiff.model.calibration import Calibration, prior_of
+from locdiff.model.calibration import prior_of
 from locdiff.model.cell_geometry import CellGeometry
 from locdiff.model.checkpoint import PretrainedModel
 from locdiff.model.config import ModelConfig
@@ -51,8 +51,7 @@ class LocDiffusion(PretrainedModel):
         self.register_buffer("alpha_bar", diffusion.make_schedule(d, n.dimensions), persistent=False)
         self.bf16 = False  # whether the network runs in bfloat16
         self.objective = config.objective_type(config)
-        self.calibration = Calibration(n.dimensions) if self.objective.is_natural else nn.Identity()
-        self.grid = HealpixTransform(n.l_max, config.inference.decoder_nside)
+        self.grid = HealpixTransform(config.density_l_max, config.inference.decoder_nside)
         kinds = [LowRankHeadLevel, *[RidgeReadoutLevel] * config.refinement.levels]
         levels = [kinds[k](k + 1, count, config) for k, count in enumerate(config.refinement.cells)]
         self.refinements = nn.ModuleList(levels)
@@ -65,8 +64,8 @@ class LocDiffusion(PretrainedModel):
         self.__dict__.pop("geometries", None)
         fit_whitening(self, data, self.config.network.whiten)
         lat_lon = torch.from_numpy(data.lat_lon)
-        if isinstance(self.calibration, Calibration):
-            self.calibration.prior.copy_(prior_of(lat_lon, self.objective.quadrature))
+        if self.calibration:
+            self.calibration.set_prior(prior_of(lat_lon, self.config.density_l_max, self.device))
         for level in self.refinements:
             level.cell_id.copy_(occupied_cells(lat_lon, level.nside))
             level.prior.copy_(cell_priors(level, lat_lon))
@@ -81,6 +80,11 @@ class LocDiffusion(PretrainedModel):
             if unseen:
                 calibrate_level(level.to(self.device), self.image_features(unseen[0]), unseen[1])
             self.add_level(level)
+
+    @property
+    def calibration(self):
+        """The Calibration of level 0, or None where the network's output is no natural parameters."""
+        return self.objective.calibration
 
     validation_nats = held_out.validation_nats
     prior = property(priors.learned)
@@ -133,12 +137,12 @@ class LocDiffusion(PretrainedModel):
         it: a gate scales pure noise, which says nothing, to zero.
         """
         if not self.config.objective.exact_skip:
-            return self.calibration(self._network(x_t, t, embeddings))
+            return self.objective.calibrated(self._network(x_t, t, embeddings))
         alpha_bar = self.alpha_bar[t - 1][..., None]
         snr = self.config.network.dimensions * alpha_bar / (1 - alpha_bar)
         input_gate = (snr / (self.config.network.input_gate_snr + snr)).to(x_t.dtype)
         skip = diffusion.bayes_skip(1, alpha_bar).to(x_t.dtype) * x_t
-        return self.calibration(self._network(input_gate * x_t, t, embeddings)) + skip
+        return self.objective.calibrated(self._network(input_gate * x_t, t, embeddings)) + skip
 
     def _network(self, x_t, t, embeddings):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
@@ -174,9 +178,10 @@ class LocDiffusion(PretrainedModel):
 
     @torch.no_grad()
     def one_pass(self, embeddings: Tensor) -> Tensor:
-        """Return the coefficients of the density at pure noise, from one evaluation: (n, embed_dim) -> (n, D), CPU.
+        """Return the coefficients of the density at pure noise, from one evaluation: (n, embed_dim) -> (n, D'), CPU.
 
-        By likelihood they are the natural parameters of q_e, else the coefficients of the density, cut off at l_max.
+        By likelihood they are the natural parameters of q_e, with the degrees that the prior has above the network's;
+        else D' = D, and they are the coefficients of the density, cut off at l_max.
         """
         self.config.check(embeddings)
         dimensions, t = self.config.network.dimensions, torch.tensor(len(self.alpha_bar), device=self.device)

@@ -7,12 +7,14 @@ clean encoding x_0 = sqrt(4 pi) PE, whose coefficients are those of a density it
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import healpy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from locdiff.model.calibration import Calibration
 from locdiff.sphere import decoder, pixels, shdd
 from locdiff.sphere.healpix import HealpixTransform, healpix_transform
 from locdiff.sphere.spherical_harmonics import real_spherical_harmonics
@@ -29,10 +31,15 @@ class Objective(nn.Module, ABC):
     def __init__(self, config):
         super().__init__()
         self.l_max = config.network.l_max
+        self.calibration: Any = None  # a Calibration, of outputs that are natural parameters
 
     def random_anchors(self, device: torch.device) -> Tensor | None:
         """Return the anchors that the loss of one mini-batch integrates over, (N, 3) in any length, or None."""
         return None
+
+    def calibrated(self, output: Tensor) -> Tensor:
+        """Return an output (..., D) of the network with what does not depend on the picture."""
+        return output if self.calibration is None else self.calibration(output)
 
     @abstractmethod
     def loss(self, output: Tensor, coeffs: Tensor, anchors: Tensor | None) -> Tensor:
@@ -72,7 +79,9 @@ class Objective(nn.Module, ABC):
 class Likelihood(Objective):
     """The output is e; the loss is -log q_e of the true location, at every noise level.
 
-    Its gradient is E_q[Y] - Y(location), and x_0 is predicted by the mean parameter, sqrt(4 pi) E_{q_e}[Y].
+    Its gradient is E_q[Y] - Y(location), and x_0 is predicted by the mean parameter, sqrt(4 pi) E_{q_e}[Y]. The degrees
+    that the prior has above the network's are part of q_e. What they give the true location does not depend on the
+    network, and is left out of the loss.
 
     The density of a posterior is (1 - share) q_e + share q_{factor e}, where `broad` = (share, factor): a calibrated
     model gives a share of the probability to a broader density with the same modes. Before calibration it is q_e.
@@ -83,17 +92,19 @@ class Likelihood(Objective):
 
     def __init__(self, config):
         super().__init__(config)
+        self.density_l_max = config.density_l_max
+        self.calibration = Calibration(self.l_max, self.density_l_max, config.integration_nside)
         self.quadrature = HealpixTransform(self.l_max, config.integration_nside)
         self.register_buffer("broad", torch.tensor([0.0, 1.0]))
 
     def loss(self, output, coeffs, anchors):
-        return self.quadrature.log_partition(output) - (output * coeffs).sum(dim=-1)
+        return self.quadrature.log_partition(output, self.calibration.added) - (output * coeffs).sum(dim=-1)
 
     def denoise(self, output):
-        return ROOT_4_PI * self.quadrature.log_partition_and_mean(output)[1]
+        return ROOT_4_PI * self.quadrature.log_partition_and_mean(output, self.calibration.added)[1]
 
     def coeffs(self, output):
-        return output
+        return self.calibration.complete(output)
 
     @property
     def mixture(self) -> list[tuple[float, float]]:
@@ -108,9 +119,9 @@ class Likelihood(Objective):
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):
             return pixel_probs.new_empty(0)
-        nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1))
-        fine = healpix_transform(self.l_max, nside, device=self.quadrature.k.device)
-        value, parts = (coeffs * shdd.encode(lat_lon, self.l_max)).sum(dim=-1), []
+        nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1), 2 * (self.density_l_max + 1))
+        fine = healpix_transform(self.density_l_max, nside, device=self.quadrature.k.device)
+        value, parts = (coeffs * shdd.encode(lat_lon, self.density_l_max)).sum(dim=-1), []
         for chunk, at in zip(coeffs.split(8), value.split(8), strict=True):  # in the processor's cache
             parts.append(self._log_density(at, fine.synthesis(chunk.to(fine.k.device))))
         return torch.cat(parts)
@@ -119,8 +130,8 @@ class Likelihood(Objective):
         values = decoder.synthesis_at(coeffs, lat_lon)
         if not self.broad[0]:
             return values
-        grid = healpix_transform(self.l_max, healpy.npix2nside(pixel_probs.shape[-1]), device=self.quadrature.k.device)
-        parts = []
+        nside, parts = healpy.npix2nside(pixel_probs.shape[-1]), []
+        grid = healpix_transform(self.density_l_max, nside, device=self.quadrature.k.device)
         for chunk, at in zip(coeffs.split(8), values.split(8), strict=True):  # in the processor's cache
             picture = torch.arange(len(chunk)).repeat_interleave(at.shape[1])
             parts.append(
@@ -133,8 +144,9 @@ class Likelihood(Objective):
 
         It is counted by pixels of `nside`.
         """
-        fine, found = healpix_transform(self.l_max, nside, device=self.quadrature.k.device), [coeffs.new_empty(0)]
-        own = (coeffs * shdd.encode(lat_lon, self.l_max).to(coeffs)).sum(dim=-1, keepdim=True)
+        fine = healpix_transform(self.density_l_max, nside, device=self.quadrature.k.device)
+        own = (coeffs * shdd.encode(lat_lon, self.density_l_max).to(coeffs)).sum(dim=-1, keepdim=True)
+        found = [coeffs.new_empty(0)]
         for chunk, at in zip(coeffs.split(8), own.split(8), strict=True):  # in the processor's cache
             values = fine.synthesis(chunk.to(fine.k.device)).cpu()
             picture, pixel = (values > at).nonzero(as_tuple=True)  # few
@@ -155,7 +167,7 @@ class Likelihood(Objective):
     def sample(self, output, uniform, grid, mode_seek, one_pass):
         density = self.pixel_probs if one_pass else pixels.softmax  # to q_e Bayes' rule adds x_t
         pixel = [
-            pixels.sample(density(grid.synthesis(e)), u)
+            pixels.sample(density(grid.synthesis(self.coeffs(e))), u)
             for e, u in zip(output.flatten(0, 1).split(64), uniform.to(output).flatten(0, 1).split(64), strict=True)
         ]
         places = grid.anchors[torch.cat(pixel).cpu()].view(*output.shape[:2], 2)

@@ -179,7 +179,7 @@ class PixelPosterior(LocationPosterior):
 
     def sample_coeffs(self, count, seed=0, first=0):
         places, coeffs = self._sampled(count, seed, first)
-        return shdd.encode(places, self.grid.l_max).to(self.coeffs) if coeffs is None else coeffs.clone()
+        return shdd.encode(places, self.objective.l_max).to(self.coeffs) if coeffs is None else coeffs.clone()
 
     def _sampled(self, *how):
         """Locations, and coefficients or None, for (count, seed, first); the last are remembered."""
@@ -189,7 +189,7 @@ class PixelPosterior(LocationPosterior):
 
     def _sample_density(self, count, seed, first):
         random = PictureNoise(seed, first, len(self), count)
-        random.skip(self.coeffs.shape[-1])  # what a chain starts from: one step of it samples the same locations
+        random.skip((self.objective.l_max + 1) ** 2)  # what a chain starts from: one step of it samples the same locations
         return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
 
     def _exact_modes(self, pixel):
@@ -223,9 +223,7 @@ class PixelPosterior(LocationPosterior):
         small, large = ([k for k in THRESHOLDS_KM if (k <= half) == is_small] for is_small in (True, False))
         if self.objective.is_natural:
             nodes, weights = disc_nodes(mode, small)
-            chunks = list(
-                divided(self.grid, self.coeffs, self.pixel_probs, self.objective.mixture, nodes.flatten(1, 2))
-            )
+            chunks = list(divided(self.grid, self.objective, self.coeffs, self.pixel_probs, nodes.flatten(1, 2)))
             density = torch.cat([mode.new_empty(0), *(chunk.density.flatten() for chunk in chunks)])
             means = density.view(nodes.shape[:-1]) @ weights
             found = {k: (mode, (cap_area(k) * mean).clamp(max=1)) for k, mean in zip(small, means.T, strict=True)}

@@ -61,7 +61,7 @@ def of_places(model, name: str, lat_lon: Tensor) -> Prior:
     Raises InputError if the model holds no prior that this could replace.
     """
     learned(model)
-    return of_natural_params(name, prior_of(lat_lon, model.objective.quadrature), model.grid)
+    return of_natural_params(name, prior_of(lat_lon, model.grid.l_max, model.device), model.grid)
 
 
 def log_ratio(new: Prior, old: Prior) -> Tensor:

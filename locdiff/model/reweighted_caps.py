@@ -22,7 +22,7 @@ def divided_base(base: PixelPosterior, part: Part, weights: Weights, log_mass: T
     """Yield, of a base by likelihood, its pixels, the parts of those that it is narrower than, and the smaller pixels
     along an edge; and the densities at locations (n, P, 2)."""
     first, nside = 0, base.grid.nside
-    for chunk in divided(base.grid, base.coeffs, base.pixel_probs, base.objective.mixture, at.flatten(1, -2)):
+    for chunk in divided(base.grid, base.objective, base.coeffs, base.pixel_probs, at.flatten(1, -2)):
         rows = slice(first, first + len(chunk.whole))
         whole, fine = part.points[rows].numpy().copy(), []
         whole[chunk.whole == 0] = 0

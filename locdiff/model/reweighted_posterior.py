@@ -67,7 +67,7 @@ class ReweightedPosterior(LocationPosterior):
     def sample(self, count, seed=0, first=0):
         """See `LocationPosterior.sample`. Pixels of level 0, and smaller ones along an edge, give their centers."""
         random, jitter = (PictureNoise(seed, first, len(self), count, stream) for stream in ((), (1,)))
-        random.skip(self.base.coeffs.shape[-1])  # as PixelPosterior
+        random.skip((self.base.objective.l_max + 1) ** 2)  # as PixelPosterior
         uniform, around = random.uniform()[..., 0].double(), jitter.uniform(2)
         places = torch.empty(len(self), count, 2, dtype=torch.float64)
         for i in range(len(self)):
@@ -96,7 +96,7 @@ class ReweightedPosterior(LocationPosterior):
         return torch.where(inside[:, None], found, sample_pixels(*how, torch.zeros_like(uniform)))
 
     def sample_coeffs(self, count, seed=0, first=0):
-        return shdd.encode(self.sample(count, seed, first), self.grid.l_max).to(self.base.coeffs)
+        return shdd.encode(self.sample(count, seed, first), self.base.objective.l_max).to(self.base.coeffs)
 
     @cached_property
     def _share(self) -> Tensor:

@@ -74,6 +74,18 @@ def interpolation(nside: int, lat_lon: Tensor) -> tuple[Tensor, Tensor]:
     return pixel.transpose(0, 1).flatten(1), weight.transpose(0, 1).flatten(1)
 
 
+def log_pixel_means(coeffs: Tensor, nside: int) -> Tensor:
+    """Return the log of the mean of exp(F) over each pixel of `nside`, (D,) -> (N,), by pixels that resolve F."""
+    l_max = math.isqrt(len(coeffs)) - 1
+    times = 2 ** max(0, math.ceil(math.log2(4 * (l_max + 1) / nside)))
+    fine = HealpixTransform(l_max, times * nside).to(coeffs.device)
+    values = fine.synthesis(coeffs).double()
+    top, parent = values.max(), ang2pix(nside, fine.anchors).to(coeffs.device)
+    total = torch.zeros(12 * nside**2, dtype=torch.float64, device=coeffs.device)
+    total.index_add_(0, parent, (values - top).clamp(min=-FAINTEST).exp())
+    return ((total / times**2).log() + top).to(coeffs)
+
+
 class HealpixTransform(nn.Module):
     """F = sum_lm c_lm Y_lm on the 12 nside**2 HEALPix pixels (RING order) and its transpose, without the dense product.
 
@@ -193,12 +205,17 @@ class HealpixTransform(nn.Module):
         return self.tables[start : start + rows * length].view(rows, length)
 
     @torch.no_grad()
-    def log_partition_and_mean(self, coeffs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log Z(e), (..., D) -> (...), and its gradient, the mean parameters E_{q_e}[Y], (..., D)."""
+    def log_partition_and_mean(self, coeffs: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log Z(e), (..., D) -> (...), and its gradient, the mean parameters E_{q_e}[Y], (..., D).
+
+        Where something is `added` to F, (N,) at the pixels, these are of exp(F + added).
+        """
         batch = coeffs.reshape(-1, coeffs.shape[-1])
         log_z, means = [], []
         for chunk in batch.split(self.CHUNK):
             values = self._synthesis(chunk)
+            if added is not None:
+                values += added
             top = values.amax(dim=-1, keepdim=True)
             total = values.sub_(top).clamp_(min=-FAINTEST).exp_().sum(dim=-1, keepdim=True)
             log_z.append((top + total.log())[:, 0] + math.log(4 * math.pi / values.shape[1]))
@@ -206,9 +223,9 @@ class HealpixTransform(nn.Module):
         log_z, means = torch.cat(log_z or [batch[:, 0]]), torch.cat(means or [batch])
         return log_z.view(coeffs.shape[:-1]), means.reshape(coeffs.shape)
 
-    def log_partition(self, coeffs: Tensor) -> Tensor:
+    def log_partition(self, coeffs: Tensor, added: Tensor | None = None) -> Tensor:
         """Return log Z(e), as `shdd.log_partition` on the pixels: (..., D) -> (...), differentiable once."""
-        return _LogPartition.apply(coeffs, self)
+        return _LogPartition.apply(coeffs, self, added)
 
 
 class _Linear(torch.autograd.Function):
@@ -228,11 +245,11 @@ class _LogPartition(torch.autograd.Function):
     """log Z with its gradient kept, so that nothing of the size of batch x pixels is stored for the way back."""
 
     @staticmethod
-    def forward(ctx, coeffs, transform):
-        log_z, mean = transform.log_partition_and_mean(coeffs)
+    def forward(ctx, coeffs, transform, added):
+        log_z, mean = transform.log_partition_and_mean(coeffs, added)
         ctx.save_for_backward(mean)
         return log_z
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient[..., None] * ctx.saved_tensors[0], None
+        return gradient[..., None] * ctx.saved_tensors[0], None, None

@@ -6,7 +6,7 @@ import torch
 
 from locdiff.model.calibration import prior_of
 from locdiff.sphere import pixels
-from locdiff.sphere.healpix import HealpixTransform, healpix_transform
+from locdiff.sphere.healpix import healpix_transform
 from methods.baseline import Baseline
 from methods.densities import NSIDE, PixelDensities, WithPrior
 
@@ -19,7 +19,7 @@ def prior_probs(lat_lon, l_max):
 
     It is the prior that LocDiffusion starts from.
     """
-    coeffs = prior_of(lat_lon, HealpixTransform(l_max, max(8, 2 * l_max)))
+    coeffs = prior_of(lat_lon, l_max)
     return pixels.softmax(healpix_transform(l_max, NSIDE).synthesis(coeffs[None]))[0]
 
 
@@ -51,7 +51,7 @@ class DensityBaseline(Baseline):
     @torch.no_grad()
     def finalize(self, data, validation=None, progress=True):
         """Find the prior, and choose its share and the sharpness by the `validation` pictures, if there are any."""
-        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.network.l_max)
+        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.density_l_max)
         if validation is None:
             return
         embeddings, truth = validation.batch(range(len(validation)))

@@ -23,7 +23,7 @@ class DensityHead(LocDiffusion):
 
     def forward(self, x_t, t, embeddings):
         """Return natural parameters, whatever x_t (..., D) and t are: embeddings (..., embed_dim) -> (..., D)."""
-        return self.calibration(self.network(embeddings) + torch.zeros_like(x_t))
+        return self.objective.calibrated(self.network(embeddings) + torch.zeros_like(x_t))
 
     def predict(self, embeddings):
         """Return the most probable mode of each density: (n, embed_dim) -> (n, 2)."""

@@ -24,7 +24,7 @@ def places(n, seed=0, center=(1.0, 0.0, 0.5)):
 def test_the_prior_is_where_the_penalized_likelihood_is_stationary():
     """E_q[Y] - mean of Y + ROUGHNESS l (l + 1) e / n = 0; with few locations the last is not small."""
     lat_lon = places(20)
-    e, mean = prior_of(lat_lon, GRID), shdd.encode(lat_lon, 5).mean(dim=0).float()
+    e, mean = prior_of(lat_lon, 5), shdd.encode(lat_lon, 5).mean(dim=0).float()
     degree = torch.arange(6).repeat_interleave(2 * torch.arange(6) + 1)
     gradient = GRID.log_partition_and_mean(e)[1] - mean + ROUGHNESS * degree * (degree + 1) * e / 20
     assert gradient.abs().max() < 1e-3 and e.norm() > 1
@@ -33,7 +33,7 @@ def test_the_prior_is_where_the_penalized_likelihood_is_stationary():
 def test_without_locations_the_prior_is_uniform_and_more_of_them_sharpen_it():
     none = fit_prior(GRID, torch.zeros(1, 36), torch.zeros(1))
     assert none.abs().max() < 1e-6
-    few, many = prior_of(places(5), GRID), prior_of(places(5).repeat(100, 1), GRID)
+    few, many = prior_of(places(5), 5), prior_of(places(5).repeat(100, 1), 5)
     assert few.norm() < many.norm()
 
 
@@ -41,12 +41,12 @@ def test_without_locations_the_prior_is_uniform_and_more_of_them_sharpen_it():
 def test_the_calibration_finds_how_far_to_trust_the_network(true):
     """Locations sampled from tau f + kappa e_prior lead to tau and kappa."""
     generator = torch.Generator().manual_seed(1)
-    f, calibration = torch.randn(6000, 36, generator=generator) * 0.7, Calibration(36)
-    calibration.prior.copy_(prior_of(places(400), GRID))
+    f, calibration = torch.randn(6000, 36, generator=generator) * 0.7, Calibration(5, 5, 16)
+    calibration.set_prior(prior_of(places(400), 5))
     probs = torch.softmax(GRID.synthesis(true[0] * f + true[1] * calibration.prior), dim=-1)
     lat_lon = GRID.anchors[torch.multinomial(probs, 1, generator=generator)[:, 0]]
     coeffs = shdd.encode(lat_lon, 5).float()
-    log_prob = calibration.fit(f + calibration.prior, coeffs, GRID)
+    log_prob = calibration.fit(f + calibration.prior, lat_lon, 16)
     torch.testing.assert_close(calibration.scale, torch.tensor(true), atol=0.1, rtol=0.1)
     e = calibration(f)
     expected = (e * coeffs).sum(dim=-1) - GRID.log_partition(e)
@@ -55,18 +55,18 @@ def test_the_calibration_finds_how_far_to_trust_the_network(true):
 
 def test_a_network_that_is_wrong_everywhere_is_not_trusted_at_all():
     f = torch.randn(2000, 36, generator=torch.Generator().manual_seed(0))
-    calibration = Calibration(36)
-    calibration.prior.copy_(prior_of(places(2000), GRID))
-    calibration.fit(f + calibration.prior, shdd.encode(places(2000), 5).float(), GRID)
+    calibration = Calibration(5, 5, 16)
+    calibration.set_prior(prior_of(places(2000), 5))
+    calibration.fit(f + calibration.prior, places(2000), 16)
     assert calibration.scale[0] < 0.1 and calibration.scale[1] == pytest.approx(1, abs=0.05)
 
 
 def test_tau_is_bounded_where_it_is_asked_to_be():
     lat_lon = places(1000)
-    coeffs, calibration = shdd.encode(lat_lon, 5).float(), Calibration(36)
+    coeffs, calibration = shdd.encode(lat_lon, 5).float(), Calibration(5, 5, 16)
     for most in (1.0, 1.5):
         calibration.scale.fill_(1)
-        calibration.fit(0.5 * coeffs, coeffs, GRID, most)
+        calibration.fit(0.5 * coeffs, lat_lon, 16, most)
         assert calibration.scale[0] == most
 
 
@@ -133,8 +133,8 @@ def test_a_level_is_calibrated_by_locations_in_its_cells():
 
 
 def test_a_network_that_has_diverged_leaves_the_calibration_as_it_was():
-    coeffs, calibration = shdd.encode(places(10), 5).float(), Calibration(36)
-    log_prob = calibration.fit(torch.full((10, 36), torch.nan), coeffs, GRID)
+    calibration = Calibration(5, 5, 16)
+    log_prob = calibration.fit(torch.full((10, 36), torch.nan), places(10), 16)
     assert calibration.scale.tolist() == [1, 1] and log_prob.isnan().all()
 
 

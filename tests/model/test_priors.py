@@ -130,7 +130,7 @@ def test_the_factor_is_bounded_where_the_old_prior_is_nearly_zero():
 
 def test_the_density_of_places_is_estimated_as_that_of_the_training_places():
     model, lat_lon = seeing(), torch.tensor([[10.0, 20.0], [12.0, 25.0], [-30.0, 100.0]]).repeat(30, 1)
-    model.calibration.prior.copy_(prior_of(lat_lon, model.objective.quadrature))
+    model.calibration.set_prior(prior_of(lat_lon, model.grid.l_max))
     one, other = model.prior, model.prior_of("places", lat_lon)
     torch.testing.assert_close(one.density, other.density)
     assert priors.log_ratio(one, other).abs().max() < 1e-6 and one.density.max() > 5 and other.name == "places"

@@ -1,9 +1,9 @@
-"""The prior of a model, and how much it trusts its network: natural parameters e = tau f(picture) + kappa e_prior.
+"""How much a model trusts its network: natural parameters e = tau f(picture) + kappa e_prior.
 
 The prior is the density of the training locations, in the same family q_e. A network f is trained with tau = kappa = 1:
-it learns what a picture adds to the prior. Afterwards tau and kappa are fitted to pictures that training has not seen.
-For natural parameters the log likelihood is a concave function of these two numbers. Embeddings that carry nothing
-lead to tau = 0, the prior; a network that is too sure leads to tau < 1, one that is not sure enough to tau > 1.
+it learns what a picture adds to the prior. Afterwards tau is fitted to pictures that training has not seen; for natural
+parameters the log likelihood is a concave function of it. Embeddings that carry nothing lead to tau = 0, the prior; a
+network that is too sure leads to tau < 1, one that is not sure enough to tau > 1. `fit_broad` may then multiply both.
 """
 
 import math
@@ -14,47 +14,15 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from locdiff.memory import batch_size
+from locdiff.model.location_prior import minimize
 from locdiff.sphere import pixels, shdd
 from locdiff.sphere.healpix import FAINTEST, HealpixTransform, healpix_transform, log_pixel_means
 from locdiff.sphere.ring_synthesis import synthesis_of_pixels
 
-ROUGHNESS = 0.1  # penalty of the prior, in nats of the whole training data, on the integral of |grad F|^2
-ITERATIONS = 40
 FACTORS = tuple(10 ** (k / 24) for k in range(-24, 13))  # of natural parameters, among which the two parts are sought
 EVERY = 3  # log Z is computed for each third factor and interpolated
 EM_STEPS, WORTH = 50, 5.0  # of their share; nats that the broad part must gain over all pictures
-NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of (tau, kappa)
-
-
-def fit_prior(transform: HealpixTransform, sums: Tensor, counts: Tensor) -> Tensor:
-    """Return the natural parameters e (C, D) of densities of locations, of which `sums` (C, D) are the sums of the
-    encodings and `counts` (C,) the numbers, or sums of weights.
-
-    Each e maximizes sum_i log q_e(y_i) - ROUGHNESS / 2 integral |grad F|^2, where the integral is the sum of
-    l (l + 1) e_lm^2. Without locations e is zero.
-    """
-    degree = torch.arange(transform.l_max + 1, device=sums.device)
-    degree = degree.repeat_interleave(2 * degree + 1)
-    counts = counts[:, None].clamp(min=1e-6)
-    mean, penalty = (sums / counts).float(), (ROUGHNESS * degree * (degree + 1) / counts).float()
-    mean[:, 0] = 1 / math.sqrt(4 * math.pi)  # of l = 0, which no density depends on
-    scale = (1 / (4 * math.pi) + penalty).rsqrt()  # with e = scale x, the Hessian at the uniform density is one
-    x = torch.zeros_like(mean).requires_grad_()
-
-    def loss():
-        e = scale * x
-        return (transform.log_partition(e) - (mean * e).sum(dim=-1) + (penalty * e.square()).sum(dim=-1) / 2).sum()
-
-    _minimize(loss, x)
-    return (scale * x).detach()
-
-
-def prior_of(lat_lon: Tensor, l_max: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the natural parameters (D,) of the density of locations (n, 2), on a device."""
-    chunks = lat_lon.split(batch_size(64 * (l_max + 1) ** 2))
-    total = torch.stack([shdd.encode(chunk, l_max).double().sum(dim=0) for chunk in chunks]).sum(dim=0)
-    transform = healpix_transform(l_max, 8 * (l_max // 8 + 2), device=device)
-    return fit_prior(transform, total[None].to(device), torch.tensor([float(len(lat_lon))], device=device))[0]
+NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of tau
 
 
 def fit_scale(loss, start: Tensor) -> Tensor:
@@ -62,7 +30,7 @@ def fit_scale(loss, start: Tensor) -> Tensor:
     if not math.isfinite(loss(start).item()):
         return start  # the network has diverged
     scale = start.detach().clone().requires_grad_()
-    _minimize(lambda: loss(scale.clamp(min=0)), scale)
+    minimize(lambda: loss(scale.clamp(min=0)), scale)
     return scale.detach().clamp(min=0)
 
 
@@ -103,20 +71,6 @@ def _log_probs(natural_params, coeffs, transform):
         return torch.full((len(FACTORS), len(coeffs)), torch.nan, dtype=torch.float64)
     smooth = torch.from_numpy(CubicSpline(nodes, log_z.numpy(), axis=1)(np.log(FACTORS)))
     return (factors * (natural_params * coeffs).sum(dim=-1, keepdim=True).double() - smooth).T
-
-
-@torch.enable_grad()
-def _minimize(loss, x):
-    """Minimize loss() over the tensor x in place, by L-BFGS."""
-    optimizer = torch.optim.LBFGS([x], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
 
 
 class Calibration(nn.Module):
@@ -184,70 +138,64 @@ class Calibration(nn.Module):
         return self._tables[1][nside]
 
     def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most=math.inf) -> Tensor:
-        """Fit `scale`, which is still (1, 1), to the natural parameters (n, D') of pictures that training has not seen,
-        at locations (n, 2); return their log densities (n,).
+        """Fit tau, which is still one as kappa is, to the natural parameters (n, D') of pictures that training has not
+        seen, at locations (n, 2); return their log densities (n,).
 
-        Integrals are over the pixels of `nside`; tau is at most `most`. By Newton's method.
+        Integrals are over the pixels of `nside`; tau is at least zero and at most `most`. By Newton's method.
         """
-        scale, derivatives = self.scale.double().cpu(), self._derivatives(natural_params, lat_lon, nside)
-        found = derivatives(scale)
+        derivatives = self._derivatives(natural_params, lat_lon, nside)
+        tau, found = 1.0, derivatives(1.0)
         for _ in range(NEWTON_STEPS):
-            gradient, hessian, log_prob = found
-            if not (gradient.isfinite().all() and hessian.isfinite().all()):
+            slope, curvature, log_prob = found
+            if not (math.isfinite(slope) and math.isfinite(curvature)):
                 break  # the network has diverged
-            free = (scale > torch.tensor([0.0, 0.0])) | (gradient > 0)
-            free &= (scale < torch.tensor([most, math.inf])) | (gradient < 0)
-            if not free.any():
-                break
-            step = torch.zeros(2, dtype=torch.float64)
-            step[free] = torch.linalg.lstsq(hessian[free][:, free], gradient[free, None]).solution[:, 0]
-            while step.abs().max() > TOLERANCE:
-                new = (scale + step).clamp(min=0).minimum(torch.tensor([most, math.inf]))
+            step = slope / max(curvature, 1e-12)
+            while abs(step) > TOLERANCE:
+                new = min(max(tau + step, 0.0), most)
                 found = derivatives(new)
                 if found[2].mean() >= log_prob.mean():
                     break
                 step = step / 4
             else:
-                found = gradient, hessian, log_prob
+                found = slope, curvature, log_prob
                 break
-            scale = new
-        self.scale = scale.to(self.scale)
+            if new == tau:
+                break
+            tau = new
+        self.scale[0] = tau
         return found[2]
 
     @torch.no_grad()
     def _derivatives(self, natural_params, lat_lon, nside):
-        """Return the function of (tau, kappa) that gives the gradient (2,) and the negative Hessian (2, 2) of the mean
-        log density, and the log densities (n,)."""
+        """Return the function of tau that gives the mean log density's slope and negative second derivative, and the
+        log densities (n,)."""
         l_max, device = math.isqrt(self.dimensions) - 1, self.prior.device
         transform, prior = healpix_transform(l_max, nside, device=device), self.prior[: self.dimensions]
         of_prior = transform.synthesis(prior) + log_pixel_means(self._above, nside)
         f = natural_params[:, : self.dimensions].to(device) - prior
         size = batch_size(16 * max(len(of_prior), len(self.prior)))
         at = [
-            torch.stack([(own * y[:, : self.dimensions]).sum(dim=-1), y @ self.prior], dim=-1).double()
+            ((own * y[:, : self.dimensions]).sum(dim=-1).double(), (y @ self.prior).double())
             for own, places in zip(f.split(size), lat_lon.to(device).split(size), strict=True)
             for y in [shdd.encode(places, math.isqrt(len(self.prior)) - 1).to(f)]
         ]
 
         @torch.no_grad()
-        def derivatives(scale):
+        def derivatives(tau):
             pairs = zip(f.split(size), at, strict=True)
-            found = [_moments(transform.synthesis(own), of_prior, own_at, scale.to(device)) for own, own_at in pairs]
-            gradient, hessian, log_probs = (torch.cat(parts) for parts in zip(*found, strict=True))
-            return gradient.mean(dim=0).cpu(), hessian.mean(dim=0).cpu(), log_probs.cpu()
+            found = [_derivatives_of(transform.synthesis(own), of_prior, *own_at, tau) for own, own_at in pairs]
+            slopes, curvatures, log_probs = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+            return slopes.mean().item(), curvatures.mean().item(), log_probs
 
         return derivatives
 
 
-def _moments(values, of_prior, at, scale):
-    """The gradients (n, 2) and negative Hessians (n, 2, 2) of the log densities of exp(tau F + kappa G) at true
-    locations, and these (n,): for F (n, N) and G (N,) at pixels, and both at the locations, (n, 2)."""
-    logits = scale[0].to(values) * values + scale[1].to(values) * of_prior
+def _derivatives_of(values, of_prior, at, prior_at, tau):
+    """The slopes in tau and negative second derivatives of the log densities of exp(tau F + G) at true locations, and
+    these, (n,) each: for F (n, N) and G (N,) at pixels, and F and G (n,) at the locations."""
+    logits = tau * values + of_prior
     log_z = pixels.logsumexp(logits)
     probs = (logits - log_z[:, None]).clamp_(min=-FAINTEST).exp_()
-    mean = torch.stack([(probs * values).sum(dim=-1), probs @ of_prior], dim=-1).double()
-    second = torch.stack([
-        (probs * values.square()).sum(dim=-1), (probs * values) @ of_prior, probs @ of_prior.square()
-    ], dim=-1).double()  # fmt: skip
-    hessian = second[:, [0, 1, 1, 2]].view(-1, 2, 2) - mean[:, :, None] * mean[:, None]
-    return at - mean, hessian, at @ scale - log_z.double() - math.log(4 * math.pi / len(of_prior))
+    mean, square = (probs * values).sum(dim=-1).double(), (probs * values.square()).sum(dim=-1).double()
+    log_prob = tau * at + prior_at - log_z.double() - math.log(4 * math.pi / len(of_prior))
+    return at - mean, square - mean.square(), log_prob

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from locdiff.errors import InputError
 from locdiff.memory import batch_size
 from locdiff.model import diffusion, held_out, priors
-from locdiff.model.calibration import prior_of
 from locdiff.model.cell_geometry import CellGeometry
 from locdiff.model.checkpoint import PretrainedModel
 from locdiff.model.config import ModelConfig
 from locdiff.model.cs_unet import CSUNet
+from locdiff.model.location_prior import prior_of
 from locdiff.model.posterior import LocationPosterior, PixelPosterior
 from locdiff.model.refined_posterior import refine
 from locdiff.model.refinement import LowRankHeadLevel, RefinementLevel, calibrate_level, cell_priors, occupied_cells
@@ -65,7 +65,7 @@ class LocDiffusion(PretrainedModel):
         fit_whitening(self, data, self.config.network.whiten)
         lat_lon = torch.from_numpy(data.lat_lon)
         if self.calibration:
-            self.calibration.set_prior(prior_of(lat_lon, self.config.density_l_max, self.device))
+            self.calibration.set_prior(prior_of(lat_lon, self.config.density_l_max, self.device, data.photographers))
         for level in self.refinements:
             level.cell_id.copy_(occupied_cells(lat_lon, level.nside))
             level.prior.copy_(cell_priors(level, lat_lon))

@@ -189,7 +189,7 @@ class PixelPosterior(LocationPosterior):
 
     def _sample_density(self, count, seed, first):
         random = PictureNoise(seed, first, len(self), count)
-        random.skip((self.objective.l_max + 1) ** 2)  # what a chain starts from: one step of it samples the same locations
+        random.skip((self.objective.l_max + 1) ** 2)  # a chain starts from these; one step of it is this
         return self.anchors[pixels.sample(self.pixel_probs, random.uniform()[..., 0])], None
 
     def _exact_modes(self, pixel):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from locdiff.errors import InputError
-from locdiff.model.calibration import prior_of
+from locdiff.model.location_prior import prior_of
 from locdiff.sphere import pixels
 from locdiff.sphere.healpix import HealpixTransform
 

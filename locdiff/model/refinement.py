@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from locdiff.memory import batch_size
-from locdiff.model.calibration import fit_prior, fit_scale
+from locdiff.model.calibration import fit_scale
+from locdiff.model.location_prior import fit_prior
 from locdiff.sphere import shdd, zoom
 from locdiff.sphere.healpix import HealpixTransform, healpix_anchors, healpix_transform, interpolation
 

@@ -13,6 +13,11 @@ class TrainingData(Protocol):
     embeddings: np.ndarray
     encoder: str
 
+    @property
+    def photographers(self) -> list[str] | None:
+        """The photographer of each picture, or None where that is not known of all."""
+        ...
+
     def __len__(self) -> int: ...
 
     def batch(self, chosen) -> tuple[Tensor, Tensor]:

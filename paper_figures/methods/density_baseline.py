@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from locdiff.model.calibration import prior_of
+from locdiff.model.location_prior import prior_of
 from locdiff.sphere import pixels
 from locdiff.sphere.healpix import healpix_transform
 from methods.baseline import Baseline
@@ -14,12 +14,12 @@ SHARPNESS = tuple(2 ** (k / 4) for k in range(-12, 5))
 SHARES = tuple(10 ** (k / 4) for k in range(-16, 0))  # of the prior
 
 
-def prior_probs(lat_lon, l_max):
+def prior_probs(lat_lon, l_max, photographers=None):
     """Return the probabilities (N,) of the pixels of NSIDE by the density of locations (n, 2), of degree l_max.
 
     It is the prior that LocDiffusion starts from.
     """
-    coeffs = prior_of(lat_lon, l_max)
+    coeffs = prior_of(lat_lon, l_max, "cpu", photographers)
     return pixels.softmax(healpix_transform(l_max, NSIDE).synthesis(coeffs[None]))[0]
 
 
@@ -51,7 +51,7 @@ class DensityBaseline(Baseline):
     @torch.no_grad()
     def finalize(self, data, validation=None, progress=True):
         """Find the prior, and choose its share and the sharpness by the `validation` pictures, if there are any."""
-        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.density_l_max)
+        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.density_l_max, data.photographers)
         if validation is None:
             return
         embeddings, truth = validation.batch(range(len(validation)))

@@ -10,7 +10,7 @@ from support.models import seeing, sure_of, with_prior, zoomed
 from locdiff.data.regions import box
 from locdiff.errors import InputError
 from locdiff.model import priors
-from locdiff.model.calibration import prior_of
+from locdiff.model.location_prior import prior_of
 from locdiff.sphere import shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
 from locdiff.sphere.healpix import healpix_anchors

@@ -91,7 +91,7 @@ class Calibration(nn.Module):
         self.register_buffer("prior", torch.zeros((prior_l_max + 1) ** 2))
         self.register_buffer("detail", torch.zeros(12 * nside**2))
         self.register_buffer("scale", torch.ones(2))
-        self._tables: tuple[Tensor, dict[int, np.ndarray]] = self.prior, {}
+        self._tables: tuple[Tensor, dict[int, np.ndarray]] = torch.empty(0), {}
 
     def set_prior(self, natural_params: Tensor) -> None:
         """Set the prior's natural parameters, (D',)."""
@@ -130,11 +130,11 @@ class Calibration(nn.Module):
 
     def _detail_at(self, nside):
         """H at the centers of the pixels of `nside`, (N,): computed once."""
-        if not torch.equal(self._tables[0], self.prior):
-            self._tables = self.prior.clone(), {}
+        above = self._above.cpu()
+        if not torch.equal(self._tables[0], above):
+            self._tables = above, {}
         if nside not in self._tables[1]:
-            transform = HealpixTransform(math.isqrt(len(self.prior)) - 1, nside)
-            self._tables[1][nside] = transform.synthesis(self._above.cpu()).numpy()
+            self._tables[1][nside] = HealpixTransform(math.isqrt(len(above)) - 1, nside).synthesis(above).numpy()
         return self._tables[1][nside]
 
     def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most=math.inf) -> Tensor:

@@ -126,10 +126,10 @@ def about(model: LocDiffusion) -> dict[str, str]:
     said = {
         "program": f"LocDiffusion {metadata.version('locdiffusion')}",
         "encoder": c.encoder, "loss": c.objective.loss,
-        "l_max": str(c.network.l_max), "nside": str(c.inference.decoder_nside), "ordering": "RING",
+        "l_max": str(c.density_l_max), "nside": str(c.inference.decoder_nside), "ordering": "RING",
         "level": f"0, of {len(model.refinements) + 1}",
         "input": f"{INPUT} (n, {c.embed_dim}) float32, by the encoder",
-        "outputs": f"{first} (n, {c.network.dimensions}), {meaning}, at index l*l + l + m; {second} (n, "
+        "outputs": f"{first} (n, {(c.density_l_max + 1) ** 2}), {meaning}, at index l*l + l + m; {second} (n, "
         f"{12 * c.inference.decoder_nside**2}), the probabilities of the HEALPix pixels",
     }  # fmt: skip
     if isinstance(broad := getattr(model.objective, "broad", None), Tensor):

@@ -22,10 +22,10 @@ def prior_of(
     """Return the natural parameters (D,) of the density of locations (n, 2), on a device.
 
     They are those of `fit_prior` times a number up to one, the best for locations that a density was not fitted to: the
-    locations of a fifth of the photographers, where these are known, or else every fifth location.
+    locations of a fifth of the photographers, where these are known, or else a random fifth of all.
     """
     groups = np.arange(len(lat_lon)) if photographers is None else np.unique(photographers, return_inverse=True)[1]
-    fold = torch.from_numpy(groups % FOLDS)
+    fold = torch.from_numpy(np.random.default_rng(0).permutation(len(groups))[groups] % FOLDS)
     sums = torch.zeros(FOLDS, (l_max + 1) ** 2, dtype=torch.float64)
     size = batch_size(64 * (l_max + 1) ** 2)
     for chunk, own in zip(lat_lon.split(size), fold.split(size), strict=True):

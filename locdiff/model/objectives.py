@@ -119,7 +119,7 @@ class Likelihood(Objective):
     def log_prob(self, coeffs, pixel_probs, lat_lon):
         if not len(coeffs):
             return pixel_probs.new_empty(0)
-        nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1), 2 * (self.density_l_max + 1))
+        nside = max(healpy.npix2nside(pixel_probs.shape[-1]), 4 * (self.l_max + 1), 3 * (self.density_l_max + 1) // 2)
         fine = healpix_transform(self.density_l_max, nside, device=self.quadrature.k.device)
         value, parts = (coeffs * shdd.encode(lat_lon, self.density_l_max)).sum(dim=-1), []
         for chunk, at in zip(coeffs.split(8), value.split(8), strict=True):  # in the processor's cache

@@ -31,7 +31,7 @@ def test_a_loaded_model_is_the_saved_one(make, tmp_path):
     assert torch.equal(again.posterior(embeddings).pixel_probs, model.posterior(embeddings).pixel_probs)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     record = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert record.pop("format_version") == 5 and checkpoint.config_from_record(record) == model.config
+    assert record.pop("format_version") == 6 and checkpoint.config_from_record(record) == model.config
 
 
 def test_a_model_of_the_hub_is_found_where_it_was_downloaded_to(tmp_path, monkeypatch):
@@ -198,11 +198,11 @@ def test_the_broad_part_is_kept_and_a_model_from_before_it_has_none(tmp_path):
     assert LocDiffusion.from_pretrained(tmp_path, "cpu").objective.broad.tolist() == [0.0, 1.0]
 
 
-def test_a_folder_of_format_3_is_written_as_format_5(tmp_path):
+def test_a_folder_of_format_3_is_written_as_format_6(tmp_path):
     model = LocDiffusion.from_pretrained(FORMAT_3, "cpu")
     model.save_pretrained(tmp_path)
     again = LocDiffusion.from_pretrained(tmp_path, "cpu")
-    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 5
+    assert again.config == model.config and json.loads((tmp_path / "config.json").read_text())["format_version"] == 6
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     for name, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name

@@ -22,7 +22,7 @@ THRESHOLDS = (25, 200, 750, 2500)
 
 
 def posterior_of(coeffs, broad=(0.0, 1.0)):
-    model = tiny(decoder_nside=NSIDE, l_max=L_MAX)
+    model = tiny(decoder_nside=NSIDE, l_max=L_MAX, prior_l_max=0)
     model.objective.broad.copy_(torch.tensor(broad))
     probs = model.objective.pixel_probs(model.grid.synthesis(coeffs))
     return PixelPosterior(model.grid, model.objective, coeffs, probs, None)
@@ -89,7 +89,7 @@ def test_the_uniform_density_has_the_areas_of_caps(n):
 
 
 def test_a_density_of_degree_0_has_no_mode_and_is_answered():
-    model = tiny(l_max=0)
+    model = tiny(l_max=0, prior_l_max=0)
     coeffs = torch.ones(2, 1)
     best = PixelPosterior(model.grid, model.objective, coeffs, torch.full((2, 3072), 1 / 3072), None).best_within()
     for km, (_, mass) in best.items():

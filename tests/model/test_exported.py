@@ -23,7 +23,7 @@ def calibrated(**changes):
     model = seeing(**changes)
     model.objective.broad.copy_(torch.tensor([0.3, 0.5]))
     model.calibration.scale.copy_(torch.tensor([1.5, 0.7]))
-    torch.nn.init.normal_(model.calibration.prior)
+    model.calibration.set_prior(torch.randn(144))
     model.network.whiten.mean.normal_()
     model.network.whiten.matrix.mul_(2)
     return model
@@ -92,14 +92,14 @@ def test_a_file_gives_the_numbers_of_the_model(ending, name):
         embeddings = torch.randn(n, 5)
         coeffs, probs = level_0(model, embeddings)
         found = read(data, embeddings)
-        assert found[0].shape == coeffs.shape == (n, 64) and found[1].shape == probs.shape == (n, 12 * 16**2)
+        assert found[0].shape == coeffs.shape == (n, 64 if name == "l2" else 144) and found[1].shape == probs.shape == (n, 12 * 16**2)
         if n:
             assert (found[0] - coeffs).abs().max() <= 1e-5 * coeffs.abs().max()
             assert (found[1] - probs).abs().max() <= 1e-5
             assert max(exported.deviation(model, found, embeddings)) <= 1e-5
     says = SAYS[ending](data)
     assert says == exported.about(model) and says["encoder"] == "test" and says["nside"] == "16"
-    assert says["outputs"].startswith("natural_params (n, 64)" if name == "calibrated" else "coeffs (n, 64)")
+    assert says["outputs"].startswith("natural_params (n, 144)" if name == "calibrated" else "coeffs (n, 64)")
     if ending == ".pt2":
         members = zipfile.ZipFile(io.BytesIO(data))
         assert not any(members.read(name).startswith(PICKLES) for name in members.namelist())

@@ -75,7 +75,7 @@ def test_a_broadened_density_is_that_of_the_reference(share, factor):
     posterior = model.posterior(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)))
     places = model.grid.anchors
     basis = reference.spherical_harmonics.real_spherical_harmonics(
-        *reference.coordinates.to_theta_phi(places.numpy()), 7
+        *reference.coordinates.to_theta_phi(places.numpy()), 11
     )
     expected = reference.shdd.broadened_log_density(posterior.coeffs.numpy(), basis, share, factor)
     area = 4 * math.pi / len(places)

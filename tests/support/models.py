@@ -34,9 +34,11 @@ def tiny(**changes):
 
 
 def seeing(std=0.1, **changes):
-    """Return a tiny model whose outputs depend on the picture."""
+    """Return a tiny model whose outputs depend on the picture, and which by likelihood has a prior."""
     model = tiny(**changes)
     torch.nn.init.normal_(model.network.head.weight, std=std)
+    if model.calibration:
+        model.calibration.set_prior(0.3 * torch.randn(len(model.calibration.prior)))
     return model
 
 

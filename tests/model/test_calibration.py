@@ -89,6 +89,19 @@ def test_the_calibration_finds_how_far_to_trust_the_network(true, l_max):
     torch.testing.assert_close(log_prob.float(), expected, atol=1e-3, rtol=1e-3)  # there, pixels have means
 
 
+def test_values_at_pixels_are_those_of_all_degrees():
+    """Also of a density that is a multiple of the prior, and after another prior was set."""
+    calibration = Calibration(3, 8, 16)
+    for seed in range(2):
+        calibration.set_prior(torch.randn(81, generator=torch.Generator().manual_seed(seed)))
+        calibration.scale[1] = 0.7
+        e = torch.cat([calibration.complete(torch.randn(3, 16)), 0.3 * calibration.prior[None]])
+        picture, pixel = np.arange(8) % 4, np.arange(0, 3072, 400)
+        values = HealpixTransform(8, 16).synthesis(e)[picture, pixel]
+        found = calibration.synthesis_of_pixels(e, picture, 16, pixel)
+        np.testing.assert_allclose(found, values, rtol=0, atol=2e-5)
+
+
 def test_a_network_that_is_wrong_everywhere_is_not_trusted_at_all():
     f = torch.randn(2000, 36, generator=torch.Generator().manual_seed(0))
     calibration = Calibration(5, 5, 16)

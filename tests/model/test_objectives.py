@@ -67,6 +67,29 @@ def test_the_likelihood_is_that_of_the_density():
     assert round(loss.item(), 3) in losses  # sampled whenever the noise level is the last
 
 
+def test_degrees_that_only_the_prior_has_are_part_of_the_density_and_of_its_mean():
+    """Loss, gradient and prediction of x_0 are those of q_e with all degrees; the loss lacks what these give alone."""
+    objective = seeing(quadrature_nside=32).objective
+    objective.calibration.scale.copy_(torch.tensor([0.8, 0.6]))
+    f, places = torch.randn(5, 64, requires_grad=True), healpix_anchors(16)[[3, 700, 1500, 2000, 3071]]
+    output = objective.calibrated(f)
+    loss = objective.loss(output, shdd.encode(places, 7).float(), None)
+    (gradient,) = torch.autograd.grad(loss.sum(), f, retain_graph=True)
+
+    whole = objective.coeffs(output)
+    assert whole.shape == (5, 144) and torch.equal(whole[:, :64], output)
+    above = whole[0, 64:].detach()
+    torch.testing.assert_close(above, 0.6 * objective.calibration.prior[64:])
+    basis, target = (shdd.encode(at, 11).float() for at in (healpix_anchors(48), places))
+    expected = shdd.negative_log_likelihood(whole, target, basis)
+    torch.testing.assert_close(loss - target[:, 64:] @ above, expected, rtol=0, atol=2e-3)
+    (wanted,) = torch.autograd.grad(expected.sum(), f)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=2e-3)
+    mean = reference.shdd.mean_parameters(whole.detach().numpy(), basis.numpy())[:, :64]
+    found = objective.denoise(output.detach()) / math.sqrt(4 * math.pi)
+    np.testing.assert_allclose(found, mean, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("share, factor", [(0.0, 1.0), (0.3, 0.2), (0.999, 0.5), (0.2, 0.0)])
 def test_a_broadened_density_is_that_of_the_reference(share, factor):
     """Pixel for pixel, at locations, and in the samples of one pass; its modes are those of q_e."""

@@ -70,6 +70,17 @@ def test_an_empty_batch_stays_empty(rings):
     assert transform.log_partition(torch.empty(0, 25)).shape == (0,)
 
 
+@pytest.mark.parametrize(("l_max", "nside"), [(0, 1), (7, 4), (11, 6), (5, 32)])
+def test_means_over_pixels_are_those_of_much_smaller_pixels(l_max, nside):
+    coeffs = random((l_max + 1) ** 2, dtype=torch.float32)
+    found, fine = healpix.log_pixel_means(coeffs, nside), 8 * nside
+    values = shdd.synthesis(coeffs, shdd.encode(healpix_anchors(fine), l_max).float()).double()
+    mean = torch.zeros(12 * nside**2).double()
+    mean.index_add_(0, healpix.ang2pix(nside, healpix_anchors(fine)), values.exp() / 64)
+    torch.testing.assert_close(found.double(), mean.log(), rtol=0, atol=0.04)
+    assert found.double().exp().mean().log().item() == pytest.approx(values.exp().mean().log().item(), abs=1e-3)
+
+
 def test_anchors():
     for nside in (1, 5, 16):
         np.testing.assert_allclose(healpix.healpix_anchors(nside), decoder.healpix_anchors(nside), atol=1e-12)

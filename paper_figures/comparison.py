@@ -118,7 +118,7 @@ def prior(context, data):
     """Return what the density of the training locations alone says of the test pictures."""
 
     def compute():
-        probs = prior_probs(torch.from_numpy(data.train.lat_lon), model.density_l_max, data.train.photographers)
+        probs = prior_probs(data.train, data.settings().model.density_l_max)
         densities = PixelDensities(probs.expand(len(data.truth), -1))
         places = densest_place(probs).expand(len(data.truth), 2)
         found = of_posteriors([(0, densities)], data.truth, places)
@@ -132,7 +132,7 @@ def searches(context, data):
     known, kept, settings = parts(data, data.settings())
 
     def compute(vo, places):
-        probs = prior_probs(torch.from_numpy(known.lat_lon), settings.model.density_l_max, known.photographers)
+        probs = prior_probs(known, settings.model.density_l_max)
         queries, gallery = data.search() if not vo else (data.embeddings, data.train)
         if data.places is None or vo:
             gallery = known  # of which the pictures kept apart are no part

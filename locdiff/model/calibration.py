@@ -91,7 +91,7 @@ class Calibration(nn.Module):
         self.register_buffer("prior", torch.zeros((prior_l_max + 1) ** 2))
         self.register_buffer("detail", torch.zeros(12 * nside**2))
         self.register_buffer("scale", torch.ones(2))
-        self._tables: tuple[Tensor, dict[int, np.ndarray]] = torch.empty(0), {}
+        self._tables: tuple[Tensor, dict] = torch.empty(0), {}
 
     def set_prior(self, natural_params: Tensor) -> None:
         """Set the prior's natural parameters, (D',)."""
@@ -126,16 +126,22 @@ class Calibration(nn.Module):
         if not prior.any():
             return values
         multiple = (coeffs @ prior / (prior @ prior)).numpy()
-        return values + multiple[picture] * self._detail_at(nside)[pixel]
+        return values + multiple[picture] * self._table(nside, _at_centers).numpy()[pixel]
 
-    def _detail_at(self, nside):
-        """H at the centers of the pixels of `nside`, (N,): computed once."""
+    def excess(self, nside: int) -> Tensor:
+        """Return how far the log of the mean of exp(kappa H) over each pixel of `nside` is above kappa H at its center,
+        (N,), CPU. A pixel of nside 64 is as wide as half a wave of degree 180, but not narrow beside one of degree 63.
+        """
+        return self.scale[1].cpu() * self._table(nside, _excess)
+
+    def _table(self, nside, make):
+        """The table make(coefficients of H, nside), computed once."""
         above = self._above.cpu()
         if not torch.equal(self._tables[0], above):
             self._tables = above, {}
-        if nside not in self._tables[1]:
-            self._tables[1][nside] = HealpixTransform(math.isqrt(len(above)) - 1, nside).synthesis(above).numpy()
-        return self._tables[1][nside]
+        if (make, nside) not in self._tables[1]:
+            self._tables[1][make, nside] = make(above, nside)
+        return self._tables[1][make, nside]
 
     def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most=math.inf) -> Tensor:
         """Fit tau, which is still one as kappa is, to the natural parameters (n, D') of pictures that training has not
@@ -188,6 +194,14 @@ class Calibration(nn.Module):
             return slopes.mean().item(), curvatures.mean().item(), log_probs
 
         return derivatives
+
+
+def _at_centers(coeffs, nside):
+    return HealpixTransform(math.isqrt(len(coeffs)) - 1, nside).synthesis(coeffs)
+
+
+def _excess(coeffs, nside):
+    return log_pixel_means(coeffs, nside) - _at_centers(coeffs, nside)
 
 
 def _derivatives_of(values, of_prior, at, prior_at, tau):

@@ -38,9 +38,7 @@ def undivided(pixel_probs: Tensor) -> Divided:
     return Divided(pixel_probs.numpy(), [Points.none()] * len(pixel_probs), torch.empty(len(pixel_probs), 0))
 
 
-def divided(
-    grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, at: Tensor
-) -> Iterator[Divided]:
+def divided(grid: HealpixTransform, objective, coeffs: Tensor, pixel_probs: Tensor, at: Tensor) -> Iterator[Divided]:
     """Yield the densities of natural parameters e (n, D) by the `objective`, a Likelihood, in chunks: each is the sum
     of w q_{f e} over the (w, f) of its mixture.
 

@@ -85,6 +85,7 @@ class OnePass(nn.Module):
     `pixel_probs` (n, N)."""
 
     noise: Tensor
+    excess: Tensor
 
     def __init__(self, model: LocDiffusion):
         super().__init__()
@@ -94,11 +95,13 @@ class OnePass(nn.Module):
         self.steps = len(model.alpha_bar)
         noise = torch.randn(model.config.network.dimensions, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise)
+        none = torch.zeros(12 * model.grid.nside**2)
+        self.register_buffer("excess", model.calibration.excess(model.grid.nside) if model.calibration else none)
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.full((1,), self.steps)
         coeffs = self.model.objective.coeffs(self.model(self.noise, t, embeddings))
-        return coeffs, self.model.objective.pixel_probs(self.synthesis(coeffs))
+        return coeffs, self.model.objective.pixel_probs(self.synthesis(coeffs) + self.excess)
 
 
 def _without(module, *names):
@@ -205,7 +208,7 @@ def deviation(model: LocDiffusion, outputs: list[Tensor], embeddings: Tensor) ->
     Raises InputError if that is more than rounding: TOLERANCE, and for probabilities also two roundings of F.
     """
     coeffs = model.one_pass(embeddings)
-    values = model.grid.synthesis(coeffs.to(model.device))
+    values = model.objective.on_pixels(coeffs.to(model.device), model.grid)
     probs = model.objective.pixel_probs(values).cpu()
     of_coeffs = ((outputs[0] - coeffs).abs().max() / coeffs.abs().max().clamp(min=1e-30)).item()
     of_probs = (outputs[1] - probs).abs().max().item()

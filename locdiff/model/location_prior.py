@@ -27,7 +27,7 @@ def prior_of(
     groups = np.arange(len(lat_lon)) if photographers is None else np.unique(photographers, return_inverse=True)[1]
     fold = torch.from_numpy(np.random.default_rng(0).permutation(len(groups))[groups] % FOLDS)
     sums = torch.zeros(FOLDS, (l_max + 1) ** 2, dtype=torch.float64)
-    size = batch_size(64 * (l_max + 1) ** 2)
+    size = min(1024, batch_size(64 * (l_max + 1) ** 2))  # more would not be faster
     for chunk, own in zip(lat_lon.split(size), fold.split(size), strict=True):
         sums.index_add_(0, own, shdd.encode(chunk, l_max).double())
     sums, counts = sums.to(device), fold.bincount(minlength=FOLDS).double().to(device)

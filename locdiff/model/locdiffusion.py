@@ -161,7 +161,8 @@ class LocDiffusion(PretrainedModel):
         """
         coeffs = self.one_pass(embeddings)
         chunks = coeffs.split(batch_size(8 * len(self.grid.anchors)))
-        probs = [self.objective.pixel_probs(self.grid.synthesis(chunk.to(self.device))).cpu() for chunk in chunks]
+        values = (self.objective.on_pixels(chunk.to(self.device), self.grid) for chunk in chunks)
+        probs = [self.objective.pixel_probs(chunk).cpu() for chunk in values]
         chain = None if self.config.samples_in_one_pass else ReverseProcess(self, embeddings)
         base = PixelPosterior(self.grid, self.objective, coeffs, torch.cat(probs), chain)
         if not self.refinements:

@@ -53,9 +53,13 @@ class Objective(nn.Module, ABC):
     def coeffs(self, output: Tensor) -> Tensor:
         """Return the coefficients (..., D) that a posterior keeps: their largest F is at the mode."""
 
+    def on_pixels(self, coeffs: Tensor, grid: HealpixTransform) -> Tensor:
+        """Return F of `coeffs`, as the pixels of a grid have it, (..., N)."""
+        return grid.synthesis(coeffs)
+
     @abstractmethod
     def pixel_probs(self, values: Tensor) -> Tensor:
-        """Return the probabilities of pixels (..., N), given F there by `coeffs`."""
+        """Return the probabilities of pixels (..., N), given `on_pixels`."""
 
     @abstractmethod
     def log_prob(self, coeffs: Tensor, pixel_probs: Tensor, lat_lon: Tensor) -> Tensor:
@@ -105,6 +109,10 @@ class Likelihood(Objective):
 
     def coeffs(self, output):
         return self.calibration.complete(output)
+
+    def on_pixels(self, coeffs, grid):
+        values = grid.synthesis(coeffs)
+        return values + self.calibration.excess(grid.nside).to(values)
 
     @property
     def mixture(self) -> list[tuple[float, float]]:
@@ -167,7 +175,7 @@ class Likelihood(Objective):
     def sample(self, output, uniform, grid, mode_seek, one_pass):
         density = self.pixel_probs if one_pass else pixels.softmax  # to q_e Bayes' rule adds x_t
         pixel = [
-            pixels.sample(density(grid.synthesis(self.coeffs(e))), u)
+            pixels.sample(density(self.on_pixels(self.coeffs(e), grid)), u)
             for e, u in zip(output.flatten(0, 1).split(64), uniform.to(output).flatten(0, 1).split(64), strict=True)
         ]
         places = grid.anchors[torch.cat(pixel).cpu()].view(*output.shape[:2], 2)

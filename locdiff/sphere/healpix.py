@@ -116,12 +116,12 @@ class HealpixTransform(nn.Module):
         legendre = torch.stack([nn.functional.pad(p, (0, 0, 0, l_max - l)) for l, p in legendre], dim=-1)
 
         fits = 4 * nside**2 * (l_max + 1) <= self.TABLES
-        self.table_start, tables = {}, [torch.empty(0)]
+        self.table_start, tables = {}, [torch.empty(0, dtype=dtype)]
         for n in lengths.unique().tolist():
             if fits or n <= 2 * l_max:
                 turns = (order * torch.arange(n)) % n * torch.tensor(2 * math.pi / n, dtype=torch.float64)
                 self.table_start[n] = sum(map(len, tables))
-                tables.append(torch.stack([turns.cos(), -turns.sin()], dim=1).flatten())
+                tables.append(torch.stack([turns.cos(), -turns.sin()], dim=1).flatten().to(dtype))
         equator = (nside - 1, 2 * nside + 1, int(first_pixel[nside - 1]), 4 * nside)
         polar = [(i, 1, int(first_pixel[i]), int(lengths[i])) for i in range(4 * nside - 1)]
         self.blocks = [*polar[: nside - 1], equator, *polar[3 * nside :]]  # first ring, rings, first pixel, length
@@ -139,7 +139,7 @@ class HealpixTransform(nn.Module):
             "weight": weight[:, None, :, None].to(dtype),
             "legendre": legendre.to(dtype),  # (m, ring, l)
             "phase": torch.exp(1j * order * phi).to(dtype.to_complex())[..., None],  # (m, ring, 1)
-            "tables": torch.cat(tables).to(dtype),
+            "tables": torch.cat(tables),
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)

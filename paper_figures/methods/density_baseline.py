@@ -14,12 +14,12 @@ SHARPNESS = tuple(2 ** (k / 4) for k in range(-12, 5))
 SHARES = tuple(10 ** (k / 4) for k in range(-16, 0))  # of the prior
 
 
-def prior_probs(lat_lon, l_max, photographers=None):
-    """Return the probabilities (N,) of the pixels of NSIDE by the density of locations (n, 2), of degree l_max.
+def prior_probs(data, l_max):
+    """Return the probabilities (N,) of the pixels of NSIDE by the density of the locations of Embeddings.
 
-    It is the prior that LocDiffusion starts from.
+    It is the prior of degree l_max that LocDiffusion starts from.
     """
-    coeffs = prior_of(lat_lon, l_max, "cpu", photographers)
+    coeffs = prior_of(torch.from_numpy(data.lat_lon), l_max, photographers=data.photographers)
     return pixels.softmax(healpix_transform(l_max, NSIDE).synthesis(coeffs[None]))[0]
 
 
@@ -51,7 +51,7 @@ class DensityBaseline(Baseline):
     @torch.no_grad()
     def finalize(self, data, validation=None, progress=True):
         """Find the prior, and choose its share and the sharpness by the `validation` pictures, if there are any."""
-        self.prior = prior_probs(torch.from_numpy(data.lat_lon), self.config.density_l_max, data.photographers)
+        self.prior = prior_probs(data, self.config.density_l_max)
         if validation is None:
             return
         embeddings, truth = validation.batch(range(len(validation)))

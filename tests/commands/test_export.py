@@ -67,7 +67,7 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys, monkeypatch)
 
 
 def test_a_file_that_differs_from_the_model_is_not_written(run, tmp_path, capsys, monkeypatch):
-    shifted = (lambda model: b"", lambda data, x: [torch.zeros(4, 64), torch.ones(4, 3072)])
+    shifted = (lambda model: b"", lambda data, x: [torch.zeros(4, 144), torch.ones(4, 3072)])
     monkeypatch.setitem(exported.FORMATS, ".pt2", shifted)
     (tmp_path / "model.pt2").write_text("old")
     code, lines = outcome(export.main, [str(run), str(tmp_path / "model.pt2")], capsys)

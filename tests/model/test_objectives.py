@@ -13,7 +13,8 @@ import reference.spherical_harmonics
 from locdiff.model import diffusion
 from locdiff.model.objectives import OBJECTIVES, Regression
 from locdiff.sphere import shdd
-from locdiff.sphere.healpix import HealpixTransform, healpix_anchors
+from locdiff.sphere.coordinates import great_circle_km
+from locdiff.sphere.healpix import HealpixTransform, ang2pix, healpix_anchors
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
@@ -101,8 +102,11 @@ def test_a_broadened_density_is_that_of_the_reference(share, factor):
         *reference.coordinates.to_theta_phi(places.numpy()), 11
     )
     expected = reference.shdd.broadened_log_density(posterior.coeffs.numpy(), basis, share, factor)
-    area = 4 * math.pi / len(places)
-    np.testing.assert_allclose(posterior.pixel_probs, np.exp(expected) * area, rtol=1e-3, atol=1e-9)
+    area, fine = 4 * math.pi / len(places), healpix_anchors(64)
+    parts = reference.shdd.encode(fine.numpy(), 11)
+    within = np.exp(reference.shdd.broadened_log_density(posterior.coeffs.numpy(), parts, share, factor))
+    mean = [np.bincount(ang2pix(16, fine), one) / 16 for one in within]
+    np.testing.assert_allclose(posterior.pixel_probs, np.array(mean) * area, rtol=0.03, atol=1e-9)
     for pixel in (0, 700, 3071):
         at = posterior.log_prob(places[pixel].expand(4, 2))
         np.testing.assert_allclose(at, expected[:, pixel], rtol=0, atol=2e-3)
@@ -110,7 +114,8 @@ def test_a_broadened_density_is_that_of_the_reference(share, factor):
     above = (np.exp(expected) * area * (order > order[:, 700:701]).numpy()).sum(axis=-1)
     found = model.objective.mass_above(posterior.coeffs, places[700].expand(4, 2), 16)
     np.testing.assert_allclose(found, above, rtol=0, atol=2e-3)
-    assert torch.equal(posterior.pixel_probs.argmax(dim=-1), order.argmax(dim=-1))
+    nearby = great_circle_km(places[posterior.pixel_probs.argmax(dim=-1)], places[order.argmax(dim=-1)])
+    assert (nearby < 600).all()  # a pixel
 
 
 def test_one_step_samples_the_broadened_density_and_many_steps_the_sharp_one():

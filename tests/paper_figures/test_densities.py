@@ -100,7 +100,7 @@ def test_ranks_of_samples_are_uniform_and_the_mode_ranks_first():
 
 
 def test_a_share_of_the_prior_is_a_mixture_with_it():
-    prior = prior_probs(scattered(200), 5)
+    prior = prior_probs(embedded(scattered(200)), 5)
     assert prior.shape == (12 * NSIDE**2,) and prior.sum().item() == pytest.approx(1, abs=1e-4)
     own, at = mixture(), scattered(4, seed=3)[:4]
     mixed = WithPrior(own, prior, 0.3)
@@ -269,7 +269,8 @@ def test_what_is_whitened_is_the_embedding_and_not_the_point(make):
 
 def test_densities_of_a_gallery_are_kernels_around_the_nearest_and_are_chosen_by_unseen_pictures():
     lat_lon = scattered(300)
-    gallery, prior = embedded(lat_lon, d=8), prior_probs(lat_lon, 5)
+    gallery = embedded(lat_lon, d=8)
+    prior = prior_probs(gallery, 5)
     queries = torch.from_numpy(gallery.embeddings[:40]) + 0.05 * torch.randn(
         40, 8, generator=torch.Generator().manual_seed(0)
     )

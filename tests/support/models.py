@@ -14,8 +14,8 @@ from locdiff.sphere.coordinates import great_circle_km
 from locdiff.sphere.healpix import healpix_anchors
 
 TINY = {
-    "encoder": "test", "embed_dim": 5, "l_max": 7, "prior_l_max": 11, "width": 16, "depth": 2, "time_dim": 8, "noise_levels": 40,
-    "sample_steps": 20, "whiten": 0.3, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
+    "encoder": "test", "embed_dim": 5, "l_max": 7, "prior_l_max": 11, "width": 16, "depth": 2, "time_dim": 8,
+    "noise_levels": 40, "sample_steps": 20, "whiten": 0.3, "quadrature_nside": 16, "decoder_nside": 16, "rho_km": 300.0,
 }  # fmt: skip
 EVERY = 12 * 8**2  # cells of level 1
 

@@ -12,7 +12,7 @@ def answering(monkeypatch, coeffs=None, pixel_probs=None, samples=None):
     They have the natural parameters `coeffs` (n, D), else zeros; `pixel_probs` (n, N), else those of `coeffs`; and
     `samples`, a pair of locations (n, 2) and coefficients (n, D) that all samples have, else those of the density.
     """
-    model = tiny()
+    model = tiny(prior_l_max=0)
     n = next(len(given) for given in (coeffs, pixel_probs, samples and samples[0]) if given is not None)
     coeffs = torch.zeros(n, model.config.network.dimensions) if coeffs is None else coeffs
     pixel_probs = model.objective.pixel_probs(model.grid.synthesis(coeffs)) if pixel_probs is None else pixel_probs

@@ -67,7 +67,7 @@ def test_settings_of_an_older_run_are_read(tmp_path):
     found = read_settings(tmp_path)
     names = {"encoder": "open_clip:ViT-L-14/openai+gelu", "l_max": 9, "snr_shift": 4.0, "p_pure_noise": 0.5}
     names |= {"sampler": "dpm++", "levels": 2, "cells": (7,), "lr": 0.5, "color": 0.3}
-    names |= {"validation": 0.0}  # there was none
+    names |= {"validation": 0.0, "prior_l_max": 0}  # there was none; the prior had the degrees of the network
     assert found == options.nest(type(found), names)
 
 

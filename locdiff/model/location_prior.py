@@ -1,6 +1,7 @@
 """The density of locations that are known: the prior of a model, by penalized likelihood and cross-validation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ def _sharpness(transform, e, sums, counts):
     def loss(factor):
         return (counts * transform.log_partition_and_mean(factor * e)[0]).sum().item() - factor * slope
 
-    return minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}).x
+    found: Any = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-3})
+    return found.x
 
 
 @torch.enable_grad()

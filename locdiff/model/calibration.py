@@ -130,8 +130,7 @@ class Calibration(nn.Module):
 
     def excess(self, nside: int) -> Tensor:
         """Return how far the log of the mean of exp(kappa H) over each pixel of `nside` is above kappa H at its center,
-        (N,), CPU. A pixel of nside 64 is as wide as half a wave of degree 180, but not narrow beside one of degree 63.
-        """
+        (N,), CPU: in a pixel on a coast that is as much as one."""
         return self.scale[1].cpu() * self._table(nside, _excess)
 
     def _table(self, nside, make):
@@ -177,14 +176,12 @@ class Calibration(nn.Module):
         log densities (n,)."""
         l_max, device = math.isqrt(self.dimensions) - 1, self.prior.device
         transform, prior = healpix_transform(l_max, nside, device=device), self.prior[: self.dimensions]
-        of_prior = transform.synthesis(prior) + log_pixel_means(self._above, nside)
-        f = natural_params[:, : self.dimensions].to(device) - prior
-        size = batch_size(16 * max(len(of_prior), len(self.prior)))
-        at = [
-            ((own * y[:, : self.dimensions]).sum(dim=-1).double(), (y @ self.prior).double())
-            for own, places in zip(f.split(size), lat_lon.to(device).split(size), strict=True)
-            for y in [shdd.encode(places, math.isqrt(len(self.prior)) - 1).to(f)]
-        ]
+        detail = self.detail if nside == self.nside else log_pixel_means(self._above, nside)
+        of_prior, f = transform.synthesis(prior) + detail, natural_params[:, : self.dimensions].to(device) - prior
+        size, at = batch_size(16 * max(len(of_prior), len(self.prior))), []
+        for own, places in zip(f.split(size), lat_lon.to(device).split(size), strict=True):
+            y = shdd.encode(places, math.isqrt(len(self.prior)) - 1).to(f)
+            at.append(((own * y[:, : self.dimensions]).sum(dim=-1).double(), (y @ self.prior).double()))
 
         @torch.no_grad()
         def derivatives(tau):

@@ -25,22 +25,18 @@ def zoomed_pixels(nside: int) -> Tensor:
 
 
 class PolarCell:
-    """The points of a cell of a level whose center is the north pole, M in all, and its B blocks of `block` points.
+    """The points of a cell of a level whose center is the north pole: its M zoomed pixels.
 
-    `order` (M,) are the zoomed pixels of the points, so that those of each block follow each other. There are the unit
-    vectors (3, M) and (3, B), float32, and the roots of areas in radians.
+    `unit_vectors` are (3, M), float32, and `widths` (M,) the roots of areas in radians. In `order` (M,) those of a block,
+    `block` in all, follow each other.
     """
 
     def __init__(self, nside: int, s: float):
         side = min(4, nside & -nside)
         self.block, self.order = side**2, torch.from_numpy(tree_pixels(nside)[0])
-        self.unit_vectors, self.widths = self._points(nside, s)
-        self.block_vectors, self.block_widths = self._points(nside // side, s)
-
-    def _points(self, nside, s):
-        local = to_unit_vector(healpix_anchors(nside))[torch.from_numpy(tree_pixels(nside)[0])]
-        widths = zoom.area_factor(local, 1 / s).sqrt() * width_of(nside)
-        return zoom.dilate(local, 1 / s).T.float().contiguous(), widths.float()
+        local = to_unit_vector(zoomed_pixels(nside))
+        self.unit_vectors = zoom.dilate(local, 1 / s).T.float().contiguous()
+        self.widths = (zoom.area_factor(local, 1 / s).sqrt() * width_of(nside)).float()
 
 
 class CellGeometry:
@@ -75,8 +71,7 @@ class CellGeometry:
         return zoom.frame(self.level.centers(cell_index)).mT.float().contiguous()
 
     def pixels(self, index: int, rotation: Tensor) -> Tensor:
-        """Return the pixels of level 0 that the points of a cell lie in, (M,), in the order of `PolarCell`; `rotation`
-        (3, 3) is the cell's."""
+        """Return the pixels of level 0 that the points of a cell lie in, (M,); `rotation` (3, 3) is the cell's."""
         return self._remember("pixels", index, lambda: self._pixels(rotation))
 
     def _pixels(self, rotation):

@@ -53,9 +53,14 @@ class MixtureComponent:
         """The distance between neighboring points, where they are densest."""
         return math.sqrt(4 * math.pi / self.masses.shape[-1]) / self.level.s * EARTH_RADIUS_KM
 
-    def points(self, masses: Tensor, coarse: Tensor, pixel_probs: Tensor) -> CellPoints:
+    def points(self, masses: Tensor, pixel_probs: Tensor) -> CellPoints:
         """Return masses (n, K, M) at the points as a list; see `cell_points`."""
-        return cell_points(self.geometry, self.cell_index, masses, coarse, pixel_probs)
+        return cell_points(self.geometry, self.cell_index, masses, pixel_probs)
+
+    def unit_vectors(self, picture: int) -> Tensor:
+        """Return the unit vectors (3, K M) of the points of one picture, float32."""
+        turns = self.geometry.rotations(self.cell_index[picture])
+        return torch.cat([turn @ self.geometry.cell.unit_vectors for turn in turns], dim=1)
 
     def ascend(self, picture: Tensor, point: Tensor) -> Tensor:
         """Return the modes (m, 2) next to points (m,) of some pictures (m,), by Newton's method where it is zoomed.
@@ -70,9 +75,7 @@ class MixtureComponent:
     @property
     def point_widths(self) -> Tensor:
         """The roots of the areas of the points of a picture, in radians, in the order of `masses`: (K M,)."""
-        widths = torch.empty_like(self.geometry.cell.widths)
-        widths[self.geometry.cell.order] = self.geometry.cell.widths
-        return widths.repeat(self.masses.shape[1])
+        return self.geometry.cell.widths.repeat(self.masses.shape[1])
 
     def log_density(self, some: Tensor, lat_lon: Tensor) -> Tensor:
         """Return the log of the sum of w_c q_c at one location for each of some pictures, (m,) and (m, 2) -> (m,)."""
@@ -101,7 +104,7 @@ class MixtureComponent:
     def _integrals(self, natural_params):
         device = self.level.cell_id.device
         fine = healpix_transform(self.level.l_max, 2 * self.level.zoom_nside, device=device)
-        values = (fine.synthesis(chunk.to(device)) for chunk in natural_params.split(ROWS // 4))
+        values = (fine.synthesis(chunk.to(device)) for chunk in natural_params.split(ROWS // 2))
         log_sum = torch.cat([pixels.logsumexp(chunk).cpu() for chunk in values])
         return log_sum.double() + math.log(4 * math.pi / 12 / fine.nside**2)
 
@@ -154,10 +157,10 @@ class RefinedPosterior(LocationPosterior):
     def __init__(self, base: PixelPosterior, remaining: Tensor, components: list[MixtureComponent]):
         self.base, self.grid, self.remaining, self.components = base, base.grid, remaining, components
         self.pixel_probs, self._last = remaining.clone(), None
-        self._coarse = remaining.clone()
-        self._points = [one.points(one.masses, self._coarse, self.pixel_probs) for one in components]
+        self._points = [one.points(one.masses, self.pixel_probs) for one in components]
 
     def log_prob(self, lat_lon):
+        self.base.check_one_each(lat_lon)
         return torch.logsumexp(torch.stack(self._log_parts(lat_lon)), dim=0).to(self.base.coeffs)
 
     def _log_parts(self, lat_lon):
@@ -232,15 +235,15 @@ class RefinedPosterior(LocationPosterior):
         for i, (component, points) in enumerate(zip(self.components, self._points, strict=True), start=1):
             picture, h = (densest.part == i).nonzero(as_tuple=True)
             if len(picture):
-                point = points.densest(densest.point[picture, h], component.masses, component.geometry.cell)
-                places[picture, h] = component.ascend(picture, point)
+                places[picture, h] = component.ascend(picture, points.index[densest.point[picture, h]])
         return places
 
     def _mass_by_km(self, lat_lon):
         """See `pixels.mass_by_km`: of the base and of each component. The last are remembered."""
         if self._last is None or not torch.equal(self._last[0], lat_lon):
-            found = [pixels.mass_by_km(self._coarse, lambda _: self.grid.unit_vectors, lat_lon)]
-            found += [pixels.mass_by_km(points.masses(), points.unit_vectors, lat_lon) for points in self._points]
+            found = [pixels.mass_by_km(self.remaining, lambda _: self.grid.unit_vectors, lat_lon)]
+            for component in self.components:
+                found.append(pixels.mass_by_km(component.masses.flatten(1), component.unit_vectors, lat_lon))
             self._last = lat_lon.clone(), found
         return self._last[1]
 

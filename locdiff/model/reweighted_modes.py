@@ -113,8 +113,7 @@ class CellPart:
 
     def points(self, some: Tensor) -> Tensor:
         """Return which points of their pictures some candidates (m,) are, the smaller pixels counted last: (m,)."""
-        masses, cell = self.part.points.view_as(self.source.masses), self.source.geometry.cell
-        return _among_points(self, some, len(self.found.mass), lambda own: self.found.densest(own, masses, cell))
+        return _among_points(self, some, len(self.found.mass), lambda own: self.found.index[own])
 
     @property
     def log_area(self) -> Tensor:

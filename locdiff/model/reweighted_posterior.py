@@ -41,9 +41,9 @@ class ReweightedPosterior(LocationPosterior):
             raise NoProbability(weights.region, empty)
         self.log_mass = total.log()
         self._parts = [part.scaled(1 / total) for part in parts]
-        self._coarse, probs = self._parts[0].points.clone(), self._parts[0].points.double()
+        probs = self._parts[0].points.double()
         self._points = [
-            component.points(part.points.view_as(component.masses), self._coarse, probs)
+            component.points(part.points.view_as(component.masses), probs)
             for component, part in zip(self.components, self._parts[1:], strict=True)
         ]
         self._whole = probs.to(source.pixel_probs)
@@ -140,15 +140,11 @@ class ReweightedPosterior(LocationPosterior):
     def _mass_by_km(self, lat_lon):
         """See `pixels.mass_by_km`: of each part."""
         for i, part in enumerate(self._parts):
-            points = self._points[i - 1] if i else None
-            masses, of_points = (points.masses(), points.unit_vectors) if points else (self._coarse, self._unit_vectors)
-            mass = pixels.mass_by_km(masses, of_points, lat_lon)
+            of_points = self.components[i - 1].unit_vectors if i else lambda _: self.grid.unit_vectors
+            mass = pixels.mass_by_km(part.points, of_points, lat_lon)
             if part.pieces.shape[1]:
                 mass = mass + pixels.mass_by_km(part.pieces, part.unit_vectors, lat_lon)
             yield mass
-
-    def _unit_vectors(self, _):
-        return self.grid.unit_vectors
 
     def mass_within(self, lat_lon):
         """See `LocationPosterior.mass_within`. With refinement levels, where a cap is too small to count points, it is

@@ -114,18 +114,16 @@ def rank(pixel_probs: Tensor, lat_lon: Tensor, uniform: Tensor) -> Tensor:
     return torch.where(pixel_probs > own, pixel_probs, 0).sum(dim=-1) + own[:, 0] * uniform
 
 
-def mass_by_km(probs: Tensor | Sequence[Tensor], points: Callable[[int], Tensor], lat_lon: Tensor) -> Tensor:
+def mass_by_km(probs: Tensor, points: Callable[[int], Tensor], lat_lon: Tensor) -> Tensor:
     """Return the probability within 0, 1, 2, ... km of one location for each density, (n, 2) -> (n, 20_017).
 
-    `probs` (n, N) are the probabilities of points, which need not be as many for each density; `points(i)` are the unit
-    vectors (3, N) of those of density i. Float32 places them to 1 m up to 10,000 km away, and to 5 km at the antipode.
-    One pass over the points counts them by whole kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE
-    together are left out, most of a sharp density.
+    `probs` (n, N) are the probabilities of points, `points(i)` the unit vectors (3, N) of those of density i; float32
+    places them to 1 m up to 10,000 km away, and to 5 km at the antipode. One pass over the points counts them by whole
+    kilometers; nothing is sorted. Points that hold less than NEGLIGIBLE together are left out, most of a sharp density.
     """
-    dtype = probs[0].dtype if len(probs) else torch.float32
-    mass = torch.zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1, dtype=dtype)
+    mass = probs.new_zeros(len(probs), math.ceil(math.pi * EARTH_RADIUS_KM) + 1)
     for i, location in enumerate(to_unit_vector(check_lat_lon(lat_lon).double())):
-        some = where(probs[i] > NEGLIGIBLE / probs[i].shape[-1])
+        some = where(probs[i] > NEGLIGIBLE / probs.shape[-1])
         xyz = points(i)
         away = xyz.index_select(1, some.to(xyz.device)).sub_(location.to(xyz)[:, None])
         half_chord = away.square_().sum(dim=0).sqrt_().mul_(0.5).clamp_(max=1)

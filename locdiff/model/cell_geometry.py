@@ -27,8 +27,8 @@ def zoomed_pixels(nside: int) -> Tensor:
 class PolarCell:
     """The points of a cell of a level whose center is the north pole: its M zoomed pixels.
 
-    `unit_vectors` are (3, M), float32, and `widths` (M,) the roots of areas in radians. In `order` (M,) those of a block,
-    `block` in all, follow each other.
+    `unit_vectors` are (3, M), float32, and `widths` (M,) the roots of areas in radians. `order` (M,) are the points so
+    that the `block` points of each block follow each other.
     """
 
     def __init__(self, nside: int, s: float):

@@ -163,8 +163,8 @@ def _with_pieces(part, picture, pixel, log_density):
     for row, parents, areas in zip(pieces, part.part.parents, part.part.areas, strict=True):
         row[: len(parents)] -= log_area[parents] + areas.log()
     of_pieces = torch.arange(len(pieces)).repeat_interleave(pieces.shape[1])
-    both = (picture, of_pieces), (pixel, part.pixels_of_pieces.flatten()), (log_density, pieces.flatten())
-    return tuple(torch.cat(one) for one in both)
+    pixel, log_density = torch.cat([pixel, part.pixels_of_pieces.flatten()]), torch.cat([log_density, pieces.flatten()])
+    return torch.cat([picture, of_pieces]), pixel, log_density
 
 
 def _among_points(part, some, count, points):

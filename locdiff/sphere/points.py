@@ -36,10 +36,11 @@ class Points:
         _, own = np.unique(healpy.vec2pix(nside, *xyz.T), return_inverse=True)
         mass = np.bincount(own, self.mass)
         means = [np.bincount(own, self.mass * part) / mass for part in (*xyz.T, self.width**2)]
-        place, square = np.stack(means[:3], axis=-1), means[3]
-        length = np.linalg.norm(place, axis=-1)
-        width = np.sqrt(square + 6 * np.maximum(1 - length**2, 0))  # a square of width a spreads by a^2 / 6
-        return Points(*(part.astype(np.float32) for part in (place / length[:, None], mass, width)))
+        place = np.stack(means[:3], axis=-1)
+        length = np.linalg.norm(place, axis=-1, keepdims=True)
+        spread = np.maximum(1 - length[:, 0] ** 2, 0)  # of a square of width a: a^2 / 6
+        width = np.sqrt(np.asarray(means[3] + 6 * spread))
+        return Points((place / length).astype(np.float32), mass.astype(np.float32), width.astype(np.float32))
 
     @staticmethod
     def none() -> "Points":

@@ -39,8 +39,8 @@ class Points:
         place = np.stack(means[:3], axis=-1)
         length = np.linalg.norm(place, axis=-1, keepdims=True)
         spread = np.maximum(1 - length[:, 0] ** 2, 0)  # of a square of width a: a^2 / 6
-        width = np.sqrt(np.asarray(means[3] + 6 * spread))
-        return Points((place / length).astype(np.float32), mass.astype(np.float32), width.astype(np.float32))
+        widths = np.sqrt(means[3] + 6 * spread)
+        return Points((place / length).astype(np.float32), mass.astype(np.float32), widths.astype(np.float32))
 
     @staticmethod
     def none() -> "Points":

@@ -200,7 +200,7 @@ class LocDiffusion(PretrainedModel):
     def geometries(self) -> list[CellGeometry]:
         """Where the points lie that the densities of level 0 and of every refinement level are made of."""
         levels = [None, *self.refinements, None]
-        return [CellGeometry(self.grid.anchors, *pair, len(levels) - 1) for pair in pairwise(levels)]
+        return [CellGeometry(self.grid.anchors, *pair, max(1, len(levels) - 3)) for pair in pairwise(levels)]
 
     def sample(
         self, embeddings: Tensor, count: int = 16, seed: int = 0, first: int = 0, *, steps: int = 0, sampler=None

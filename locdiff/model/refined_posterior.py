@@ -7,13 +7,13 @@ coordinates. When a level is added, the mass that it refines is removed from the
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from locdiff.memory import batch_size
 from locdiff.model.cell_geometry import CellGeometry, zoomed_pixels
+from locdiff.model.cell_points import CellPoints, Densest, apart, cell_points
 from locdiff.model.divided import Divided, best_caps
 from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area
 from locdiff.model.refinement import RefinementLevel, sample_cells
@@ -22,9 +22,10 @@ from locdiff.sphere import decoder, pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector
 from locdiff.sphere.healpix import FAINTEST, healpix_transform, interpolation
 from locdiff.sphere.pixels import THRESHOLDS_KM
-from locdiff.sphere.points import Points, width_of
+from locdiff.sphere.points import width_of
 
-LIGHT = 1e-5  # the probability of a point of a cell that may be moved to the center of its pixel
+FADED = 7.0  # nats below the density of another cell: a density whose integral need not be exact
+ROWS = 32  # densities of cells at a time: their points stay in the processor's cache
 NEAR = math.sqrt(2)  # in the stereographic plane: where the locations of a gallery are given a cell's density
 
 
@@ -32,8 +33,9 @@ NEAR = math.sqrt(2)  # in the stereographic plane: where the locations of a gall
 class MixtureComponent:
     """What a refinement level adds: densities q_c of the cells at `cell_index` (n, K), with `weight` w_c (n, K).
 
-    `natural_params` (n, K, D) are in zoomed coordinates; `log_share` (n, K, M) are the logs of the shares of q_c that
-    its points hold, and `masses` (n, K, M) what remains at these points below further levels.
+    `natural_params` (n, K, D) are in zoomed coordinates; `share` (n, K, M) is what of q_c its points hold, `masses`
+    (n, K, M) what remains at these points below further levels. `log_sum` (n, K) is log Z of q_c by these points,
+    `exact_log_z` (n, K) by finer ones, NaN where it is not yet known.
     """
 
     level: RefinementLevel
@@ -41,7 +43,9 @@ class MixtureComponent:
     cell_index: Tensor
     weight: Tensor
     natural_params: Tensor
-    log_share: Tensor
+    share: Tensor
+    log_sum: Tensor
+    exact_log_z: Tensor
     masses: Tensor
 
     @property
@@ -49,49 +53,60 @@ class MixtureComponent:
         """The distance between neighboring points, where they are densest."""
         return math.sqrt(4 * math.pi / self.masses.shape[-1]) / self.level.s * EARTH_RADIUS_KM
 
+    def points(self, masses: Tensor, pixel_probs: Tensor) -> CellPoints:
+        """Return masses (n, K, M) at the points as a list; see `cell_points`."""
+        return cell_points(self.geometry, self.cell_index, masses, pixel_probs)
+
     def unit_vectors(self, picture: int) -> Tensor:
         """Return the unit vectors (3, K M) of the points of one picture, float32."""
-        return torch.cat([self.geometry.unit_vectors(cell) for cell in self.cell_index[picture].tolist()], dim=1)
+        turns = self.geometry.rotations(self.cell_index[picture])
+        return torch.cat([turn @ self.geometry.cell.unit_vectors for turn in turns], dim=1)
 
-    @cached_property
+    def ascend(self, picture: Tensor, point: Tensor) -> Tensor:
+        """Return the modes (m, 2) next to points (m,) of some pictures (m,), by Newton's method where it is zoomed.
+
+        Points are counted through the cells of a picture, in the order of `masses`.
+        """
+        level, local = self.level, zoomed_pixels(self.level.zoom_nside)
+        k, start = point // len(local), local[point % len(local)]
+        mode, _ = decoder.newton_ascent(self.natural_params[picture, k], start[:, None], level.zoom_nside)
+        return zoom.zoom_out(mode[:, 0], level.centers(self.cell_index[picture, k]), level.s)
+
+    @property
     def point_widths(self) -> Tensor:
-        """The roots of the areas that the points of a picture stand for, in radians: (K M,)."""
-        factor = zoom.area_factor(to_unit_vector(zoomed_pixels(self.level.zoom_nside)), 1 / self.level.s)
-        return (factor.sqrt() * width_of(self.level.zoom_nside)).float().repeat(self.masses.shape[1])
+        """The roots of the areas of the points of a picture, in radians, in the order of `masses`: (K M,)."""
+        return self.geometry.cell.widths.repeat(self.masses.shape[1])
 
-    @cached_property
-    def pixels(self) -> Tensor:
-        """Which pixels of level 0 the points lie in, (n, K M)."""
-        return self.geometry.of_cells(self.geometry.pixels, self.cell_index)
+    def log_density(self, some: Tensor, lat_lon: Tensor) -> Tensor:
+        """Return the log of the sum of w_c q_c at one location for each of some pictures, (m,) and (m, 2) -> (m,)."""
+        level, lat_lon = self.level, lat_lon.double()[:, None]
+        centers = level.centers(self.cell_index[some])
+        coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
+        log = self.weight[some].log() + (self.natural_params[some].double() * coeffs).sum(dim=-1)
+        log += zoom.zoom_area_factor(lat_lon, centers, level.s).log()
+        return torch.logsumexp(log - self.log_z(some, log), dim=-1)
 
-    @cached_property
-    def log_z(self) -> Tensor:
-        """log Z of every q_c in zoomed coordinates, by finer pixels than the points: (n, K)."""
+    def log_z(self, some: Tensor, log: Tensor) -> Tensor:
+        """Return log Z of the q_c of some pictures in zoomed coordinates, (m, K), by finer pixels than the points.
+
+        Where `log` (m, K), the log of w_c q_c Z, says that a density adds less than a FADED-th nothing finer is needed.
+        """
+        nearly = log - self.log_sum[some]
+        picture, k = (nearly > nearly.amax(dim=1, keepdim=True) - FADED).nonzero(as_tuple=True)
+        picture = some[picture]
+        unknown = self.exact_log_z[picture, k].isnan()
+        picture, k = picture[unknown], k[unknown]
+        if len(picture):
+            self.exact_log_z[picture, k] = self._integrals(self.natural_params[picture, k])
+        found = self.exact_log_z[some]
+        return torch.where(found.isnan(), self.log_sum[some], found)
+
+    def _integrals(self, natural_params):
         device = self.level.cell_id.device
         fine = healpix_transform(self.level.l_max, 2 * self.level.zoom_nside, device=device)
-        points, flat = 12 * fine.nside**2, self.natural_params.flatten(0, 1)
-        values = (fine.synthesis(chunk.to(device)) for chunk in flat.split(batch_size(16 * points)))
+        values = (fine.synthesis(chunk.to(device)) for chunk in natural_params.split(ROWS // 2))
         log_sum = torch.cat([pixels.logsumexp(chunk).cpu() for chunk in values])
-        return log_sum.view(self.weight.shape).double() + math.log(4 * math.pi / points)
-
-    def log_components(self, lat_lon: Tensor) -> Tensor:
-        """Return log w_c q_c at one location for each picture, (n, 2) -> (n, K)."""
-        level, lat_lon = self.level, lat_lon.double()[:, None]
-        centers = level.centers(self.cell_index)
-        coeffs = shdd.encode(zoom.zoom_in(lat_lon, centers, level.s), level.l_max)
-        log_q = (self.natural_params.double() * coeffs).sum(dim=-1) - self.log_z
-        return self.weight.log() + log_q + zoom.zoom_area_factor(lat_lon, centers, level.s).log()
-
-    @cached_property
-    def log_area(self) -> Tensor:
-        """The logs of the areas on the Earth, in steradians, of the pixels of the points of a cell, (M,), float32."""
-        local = to_unit_vector(zoomed_pixels(self.level.zoom_nside))
-        factor = zoom.area_factor(local, 1 / self.level.s)
-        return (factor.log() + math.log(4 * math.pi / self.masses.shape[-1])).float()
-
-    def log_density(self) -> Tensor:
-        """Return the log density at the points, (n, K M)."""
-        return (self.masses.log() - self.log_area).flatten(1)
+        return log_sum.double() + math.log(4 * math.pi / 12 / fine.nside**2)
 
 
 def refine(base: PixelPosterior, levels, geometries, features: Tensor, cells_each: int) -> "RefinedPosterior":
@@ -115,15 +130,25 @@ def _component(level, geometry, features, cell_index, weight):
     """The MixtureComponent of a level for the cells (n, K) of these weights, nothing removed from it."""
     points, device = 12 * level.zoom_nside**2, level.cell_id.device
     inputs, flat = features.repeat_interleave(cell_index.shape[1], dim=0), cell_index.flatten().to(device)
-    natural_params, log_share = [], []
-    for chunk in torch.arange(len(flat), device=device).split(batch_size(170 * points)):
-        natural_params.append(level(inputs[chunk], flat[chunk]))
-        values = level.grid.synthesis(natural_params[-1])
-        log_share.append((values - pixels.logsumexp(values)[:, None]).cpu())
-    log_share = torch.cat(log_share).view(*cell_index.shape, points)
-    natural_params = torch.cat(natural_params).cpu().view(*cell_index.shape, (level.l_max + 1) ** 2)
-    masses = log_share.clamp(min=-FAINTEST).exp_().mul_(weight[..., None])
-    return MixtureComponent(level, geometry, cell_index, weight, natural_params, log_share, masses)
+    natural_params, share = torch.empty(len(flat), (level.l_max + 1) ** 2), torch.empty(len(flat), points)
+    log_sum = torch.empty(len(flat), dtype=torch.float64)
+    for chunk in torch.arange(len(flat)).split(ROWS):
+        own = level(inputs[chunk.to(device)], flat[chunk.to(device)])
+        values = level.grid.synthesis(own)
+        top = values.amax(dim=1, keepdim=True)
+        parts = values.sub_(top).clamp_(min=-FAINTEST).exp_()
+        total = parts.sum(dim=1, keepdim=True)
+        share[chunk], natural_params[chunk] = parts.div_(total).cpu(), own.cpu()
+        log_sum[chunk] = (top + total.log())[:, 0].double().cpu()
+    log_sum += math.log(4 * math.pi / points)
+    n, k = cell_index.shape
+    natural_params, share, log_sum = (
+        natural_params.view(n, k, (level.l_max + 1) ** 2),
+        share.view(n, k, points),
+        log_sum.view(n, k),
+    )
+    exact_log_z, masses = torch.full_like(log_sum, torch.nan), share * weight[..., None]
+    return MixtureComponent(level, geometry, cell_index, weight, natural_params, share, log_sum, exact_log_z, masses)
 
 
 class RefinedPosterior(LocationPosterior):
@@ -132,10 +157,10 @@ class RefinedPosterior(LocationPosterior):
     def __init__(self, base: PixelPosterior, remaining: Tensor, components: list[MixtureComponent]):
         self.base, self.grid, self.remaining, self.components = base, base.grid, remaining, components
         self.pixel_probs, self._last = remaining.clone(), None
-        for component in components:
-            self.pixel_probs.scatter_add_(1, component.pixels, component.masses.flatten(1))
+        self._points = [one.points(one.masses, self.pixel_probs) for one in components]
 
     def log_prob(self, lat_lon):
+        self.base.check_one_each(lat_lon)
         return torch.logsumexp(torch.stack(self._log_parts(lat_lon)), dim=0).to(self.base.coeffs)
 
     def _log_parts(self, lat_lon):
@@ -144,15 +169,18 @@ class RefinedPosterior(LocationPosterior):
 
     def _log_part(self, i, lat_lon):
         """What part i contributes: 0 is the base."""
-        if i == 0:
-            log = self.base.log_prob(lat_lon).double()
-        else:
-            log = torch.logsumexp(self.components[i - 1].log_components(lat_lon), dim=-1)
+        left = torch.ones(len(lat_lon), dtype=torch.float64)
         for below in self.components[i : i + 1]:
             cell_id, r = interpolation(below.level.nside, lat_lon)
             cell_index = below.level.index_of(cell_id).cpu()
             refined = (cell_index[..., None] == below.cell_index[:, None]).any(dim=-1)
-            log = log + (r * ~refined).sum(dim=-1).clamp(min=0).log()
+            left = (r * ~refined).sum(dim=-1).clamp(min=0)
+        log, some = left.log(), pixels.where(left > 0)
+        if i == 0:
+            base = self.base.objective.log_prob(self.base.coeffs[some], self.base.pixel_probs[some], lat_lon[some])
+            log[some] += base.double()
+        else:
+            log[some] += self.components[i - 1].log_density(some, lat_lon[some])
         return log
 
     def log_density(self, lat_lon):
@@ -185,7 +213,7 @@ class RefinedPosterior(LocationPosterior):
             chosen = level.index_of(cell_id).cpu()[..., None] == component.cell_index[:, None]
             chosen &= moves[..., None]  # (n, S, K)
             moves = chosen.any(dim=-1)
-            for some in chosen.nonzero().split(batch_size(170 * component.log_share.shape[-1])):
+            for some in chosen.nonzero().split(batch_size(170 * component.share.shape[-1])):
                 picture, sample, k = some.T
                 places[picture, sample] = _sample_cells_density(component, picture, k, uniform[picture, sample, 1:])
         return places
@@ -195,24 +223,19 @@ class RefinedPosterior(LocationPosterior):
 
     def _exact_modes(self, pixel):
         """The densest points of the basins, of any cell or of the base, and from there by Newton's method."""
-        (n, k), best = pixel.shape, (self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log()
-        where = torch.full((2, n, k), -1)  # the component, -1 for the base, and which of its points
-        rank = torch.full(self.remaining.shape, k).scatter_(1, pixel, torch.arange(k).expand(n, k))
-        rank = rank.gather(1, self._basins)  # which of the k basins each pixel lies in, k for none of them
-        for i, component in enumerate(self.components):
-            log_density, own = component.log_density(), rank.gather(1, component.pixels)
-            top = torch.full((n, k + 1), -torch.inf).scatter_reduce_(1, own, log_density, "amax")
-            better = (top > torch.nn.functional.pad(best, (0, 1), value=torch.inf)).gather(1, own)
-            picture, point = (better & (log_density == top.gather(1, own))).nonzero(as_tuple=True)
-            h = own[picture, point]
-            best[picture, h], where[0, picture, h], where[1, picture, h] = log_density[picture, point], i, point
+        n, k = pixel.shape
+        rank = torch.full(self.remaining.shape, k).scatter_(1, pixel, torch.arange(k).expand(n, k))  # k: no peak
+        densest = Densest((self.remaining.gather(1, pixel) * (len(self.anchors) / (4 * math.pi))).log())
+        for points in self._points:
+            peak = self._basins[points.picture, points.pixel]
+            densest.look_at(points.picture, rank[points.picture, peak], points.log_density)
         places = self.anchors[pixel]
-        picture, h = (where[0] < 0).nonzero(as_tuple=True)
+        picture, h = (densest.part == 0).nonzero(as_tuple=True)
         places[picture, h] = self.base.ascend(places[picture, h][:, None], picture)[:, 0]
-        for i, component in enumerate(self.components):
-            picture, h = (where[0] == i).nonzero(as_tuple=True)
+        for i, (component, points) in enumerate(zip(self.components, self._points, strict=True), start=1):
+            picture, h = (densest.part == i).nonzero(as_tuple=True)
             if len(picture):
-                places[picture, h] = ascend_in_cell(component, picture, where[1, picture, h])
+                places[picture, h] = component.ascend(picture, points.index[densest.point[picture, h]])
         return places
 
     def _mass_by_km(self, lat_lon):
@@ -254,27 +277,13 @@ class RefinedPosterior(LocationPosterior):
     def _as_masses(self):
         """Yield, for each picture, its pixels without the points of cells that hold more than LIGHT, and these."""
         for i, probs in enumerate(self.pixel_probs):
-            whole, parts = probs.clone(), [Points.none()]
-            for component in self.components:
-                mass = component.masses[i].flatten()
-                some = pixels.where(mass > LIGHT)
-                whole.index_add_(0, component.pixels[i, some], mass[some], alpha=-1)
-                xyz = component.unit_vectors(i)[:, some].T.numpy()
-                parts.append(Points(xyz, mass[some].numpy(), component.point_widths[some].numpy()))
-            yield Divided(whole.clamp_(min=0).numpy()[None], [Points.joined(parts)], torch.empty(1, 0))
-
-
-def ascend_in_cell(component, picture, point):
-    """Return the modes (m, 2) next to the points (m,) of some pictures (m,), by Newton's method where it is zoomed."""
-    level, local = component.level, zoomed_pixels(component.level.zoom_nside)
-    k, start = point // len(local), local[point % len(local)]
-    mode, _ = decoder.newton_ascent(component.natural_params[picture, k], start[:, None], level.zoom_nside)
-    return zoom.zoom_out(mode[:, 0], level.centers(component.cell_index[picture, k]), level.s)
+            whole, heavy = apart(self._points, i, probs)
+            yield Divided(whole[None], [heavy], torch.empty(1, 0))
 
 
 def _sample_cells_density(component, picture, k, uniform):
     """Locations (m, 2) sampled from q_c of cell k (m,) of each of some pictures (m,), by uniform numbers (m, 3)."""
-    pixel = pixels.sample(pixels.softmax(component.log_share[picture, k]), uniform[:, :1].contiguous())[:, 0]
+    pixel = pixels.sample(component.share[picture, k], uniform[:, :1].contiguous())[:, 0]
     return sample_pixels(component.level, component.cell_index[picture, k], pixel, uniform[:, 1:])
 
 

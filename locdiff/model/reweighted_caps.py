@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from locdiff.model.cell_points import LIGHT
 from locdiff.model.divided import Divided, divided
 from locdiff.model.posterior import PixelPosterior, cap_area
-from locdiff.model.refined_posterior import LIGHT
 from locdiff.model.reweighted_parts import Part
 from locdiff.model.reweighting import Weights
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, to_unit_vector

@@ -7,8 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from locdiff.model.cell_points import CellPoints, Densest
 from locdiff.model.posterior import PixelPosterior
-from locdiff.model.refined_posterior import MixtureComponent, ascend_in_cell
+from locdiff.model.refined_posterior import MixtureComponent
 from locdiff.model.reweighted_parts import Part
 from locdiff.model.reweighting import Weights
 from locdiff.sphere import pixels, shdd, zoom
@@ -29,10 +30,15 @@ class BasePart:
     source: PixelPosterior
     smooth: PixelPosterior | None
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of level 0 of the points, (n, P)."""
-        return torch.arange(self.part.points.shape[1]).expand(self.part.points.shape)
+    def candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures, pixels of level 0, log densities, (C,) each, of all points and smaller pixels."""
+        points = self.part.points
+        picture, pixel = torch.arange(len(points)).repeat_interleave(points.shape[1]), torch.arange(points.shape[1])
+        return _with_pieces(self, picture, pixel.repeat(len(points)), (points.log() - self.log_area).flatten())
+
+    def points(self, some: Tensor) -> Tensor:
+        """Return which points of their pictures some candidates (m,) are, the smaller pixels counted last: (m,)."""
+        return _among_points(self, some, self.part.points.numel(), lambda own: own % self.part.points.shape[1])
 
     @property
     def log_area(self) -> Tensor:
@@ -99,20 +105,24 @@ class CellPart:
     part: Part
     pixels_of_pieces: Tensor
     source: MixtureComponent
+    found: CellPoints
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels of level 0 of the points, (n, P)."""
-        return self.source.pixels
+    def candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures, pixels of level 0, log densities, (C,) each, of all points and smaller pixels."""
+        return _with_pieces(self, self.found.picture, self.found.pixel, self.found.log_density)
+
+    def points(self, some: Tensor) -> Tensor:
+        """Return which points of their pictures some candidates (m,) are, the smaller pixels counted last: (m,)."""
+        return _among_points(self, some, len(self.found.mass), lambda own: self.found.index[own])
 
     @property
     def log_area(self) -> Tensor:
         """The logs of the areas of the pixels of the points, (P,)."""
-        return self.source.log_area.repeat(self.source.cell_index.shape[1])
+        return 2 * self.source.point_widths.log()
 
     def ascend(self, picture: Tensor, point: Tensor) -> Tensor:
         """Return the modes next to points (m,) of some pictures (m,), wherever they are: (m, 2)."""
-        return ascend_in_cell(self.source, picture, point)
+        return self.source.ascend(picture, point)
 
     def log_density(self, picture: int, point: int, places: Tensor) -> Tensor:
         """Return the log density, but for a constant, at locations (r, 2) in the pixel of a point: (r,)."""
@@ -135,30 +145,34 @@ def exact_modes(
     That is the densest point of the basin, and from there the mode by Newton's method if it lies inside the region.
     """
     (n, k), places = pixel.shape, anchors[pixel]
-    best, where = torch.full((n, k), -torch.inf), torch.zeros(2, n, k, dtype=torch.long)  # the part, and which point
-    rank = torch.full(basins.shape, k).scatter_(1, pixel, torch.arange(k).expand(n, k))
-    rank = rank.gather(1, basins)  # which of the k basins each pixel lies in, k for none of them
-    for i, part in enumerate(parts):
-        log_density = _log_density(part)
-        own = rank.gather(1, torch.cat([part.pixels, part.pixels_of_pieces], dim=1))
-        top = torch.full((n, k + 1), -torch.inf).scatter_reduce_(1, own, log_density, "amax")
-        better = (top > torch.nn.functional.pad(best, (0, 1), value=torch.inf)).gather(1, own)
-        picture, point = (better & (log_density == top.gather(1, own))).nonzero(as_tuple=True)
-        h = own[picture, point]
-        best[picture, h], where[0, picture, h], where[1, picture, h] = log_density[picture, point], i, point
-    for i, part in enumerate(parts):
-        picture, h = ((where[0] == i) & best.isfinite()).nonzero(as_tuple=True)
+    rank = torch.full(basins.shape, k).scatter_(1, pixel, torch.arange(k).expand(n, k))  # k: no peak of these
+    densest = Densest(torch.full((n, k), -torch.inf))
+    for part in parts:
+        picture, own, log_density = part.candidates()
+        densest.look_at(picture, rank[picture, basins[picture, own]], log_density)
+    for i, part in enumerate(parts, start=1):
+        picture, h = (densest.part == i).nonzero(as_tuple=True)
         if len(picture):
-            places[picture, h] = _ascend(part, picture, where[1, picture, h], weights)
+            places[picture, h] = _ascend(part, picture, part.points(densest.point[picture, h]), weights)
     return places
 
 
-def _log_density(part):
-    """The log densities at the points of a part, and at its smaller pixels, (n, P + R)."""
-    of_points, pieces, log_area = part.part.points.log(), part.part.pieces.log(), part.log_area
+def _with_pieces(part, picture, pixel, log_density):
+    """Add to the points of a part its smaller pixels: pictures, pixels of level 0, log densities."""
+    pieces, log_area = part.part.pieces.log(), part.log_area
     for row, parents, areas in zip(pieces, part.part.parents, part.part.areas, strict=True):
         row[: len(parents)] -= log_area[parents] + areas.log()
-    return torch.cat([of_points - log_area, pieces], dim=1)
+    of_pieces = torch.arange(len(pieces)).repeat_interleave(pieces.shape[1])
+    pixel, log_density = torch.cat([pixel, part.pixels_of_pieces.flatten()]), torch.cat([log_density, pieces.flatten()])
+    return torch.cat([picture, of_pieces]), pixel, log_density
+
+
+def _among_points(part, some, count, points):
+    """Which of the points of their pictures some (m,) of `count` candidates are, by points(some), or smaller pixels."""
+    found, is_point = some - count, some < count
+    found = part.part.points.shape[1] + found % max(1, part.part.pieces.shape[1])
+    found[is_point] = points(some[is_point])
+    return found
 
 
 def _ascend(part, picture, point, weights):

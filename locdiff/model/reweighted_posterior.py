@@ -6,9 +6,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from locdiff.model.cell_points import apart
 from locdiff.model.divided import Divided, best_caps
 from locdiff.model.posterior import LocationPosterior, PixelPosterior, cap_area, disc_nodes
-from locdiff.model.refined_posterior import LIGHT, RefinedPosterior, sample_pixels
+from locdiff.model.refined_posterior import RefinedPosterior, sample_pixels
 from locdiff.model.reweighted_caps import divided_base, small_masses, with_pieces
 from locdiff.model.reweighted_modes import BasePart, CellPart, exact_modes
 from locdiff.model.reweighted_parts import parts_of
@@ -18,7 +19,7 @@ from locdiff.sphere import basins, pixels, shdd
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM
 from locdiff.sphere.healpix import ang2pix
 from locdiff.sphere.pixels import THRESHOLDS_KM
-from locdiff.sphere.points import Points, width_of
+from locdiff.sphere.points import width_of
 
 Source = PixelPosterior | RefinedPosterior
 
@@ -41,9 +42,12 @@ class ReweightedPosterior(LocationPosterior):
         self.log_mass = total.log()
         self._parts = [part.scaled(1 / total) for part in parts]
         probs = self._parts[0].points.double()
+        self._points = [
+            component.points(part.points.view_as(component.masses), probs)
+            for component, part in zip(self.components, self._parts[1:], strict=True)
+        ]
+        self._whole = probs.to(source.pixel_probs)
         for i, part in enumerate(self._parts):
-            if i:
-                probs.scatter_add_(1, self.components[i - 1].pixels, part.points.double())
             probs.scatter_add_(1, self._pixels_of_pieces(i), part.pieces.double())
         self.pixel_probs = probs.to(source.pixel_probs)
 
@@ -121,7 +125,7 @@ class ReweightedPosterior(LocationPosterior):
         part, pieces = self._parts[i], self._pixels_of_pieces(i)
         if i == 0:
             return BasePart(part, pieces, self.base, self._smooth_base)
-        return CellPart(part, pieces, self.components[i - 1])
+        return CellPart(part, pieces, self.components[i - 1], self._points[i - 1])
 
     @property
     def _smooth_base(self):
@@ -202,12 +206,6 @@ class ReweightedPosterior(LocationPosterior):
         it is more than LIGHT."""
         widths = [width_of(self.grid.nside), *(component.point_widths.numpy() for component in self.components)]
         for i in range(len(self)):
-            whole, fine = self._parts[0].points[i].clone(), [Points.none()]
-            for component, part in zip(self.components, self._parts[1:], strict=True):
-                mass, pixel = part.points[i], component.pixels[i]
-                light = mass <= LIGHT
-                whole.index_add_(0, pixel[light], mass[light])
-                xyz = component.unit_vectors(i)[:, ~light].T.numpy()
-                fine.append(Points(xyz, mass[~light].numpy(), component.point_widths[~light].numpy()))
-            found = Divided(whole.numpy()[None], [Points.joined(fine)], torch.empty(1, 0))
+            whole, heavy = apart(self._points, i, self._whole[i])
+            found = Divided(whole[None], [heavy], torch.empty(1, 0))
             yield with_pieces(found, self._parts, widths, i, self.grid.nside)

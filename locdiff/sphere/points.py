@@ -28,6 +28,20 @@ class Points:
     def __getitem__(self, some) -> "Points":
         return Points(self.xyz[some], self.mass[some], self.width[some])
 
+    def merged(self, width: float) -> "Points":
+        """Return one point for every HEALPix pixel, no wider than `width`, that any lie in: with the same mass, mean
+        place and spread."""
+        nside = 2 ** max(0, math.ceil(math.log2(width_of(1) / width)))
+        xyz = self.xyz / np.linalg.norm(self.xyz.astype(np.float64), axis=-1, keepdims=True)
+        _, own = np.unique(healpy.vec2pix(nside, *xyz.T), return_inverse=True)
+        mass = np.bincount(own, self.mass)
+        means = [np.bincount(own, self.mass * part) / mass for part in (*xyz.T, self.width**2)]
+        place = np.stack(means[:3], axis=-1)
+        length = np.linalg.norm(place, axis=-1, keepdims=True)
+        spread = np.maximum(1 - length[:, 0] ** 2, 0)  # of a square of width a: a^2 / 6
+        widths = np.sqrt(means[3] + 6 * spread)
+        return Points((place / length).astype(np.float32), mass.astype(np.float32), widths.astype(np.float32))
+
     @staticmethod
     def none() -> "Points":
         """Return no points."""

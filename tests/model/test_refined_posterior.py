@@ -9,10 +9,12 @@ import torch
 from support.models import EVERY, cell_points, peaked_at, points_and_masses, repeated, sure_of, three_levels, zoomed
 from support.strategies import EDGE_PLACES
 
+from locdiff.model.cell_points import LIGHT, apart
 from locdiff.model.posterior import PixelPosterior
 from locdiff.sphere import pixels, shdd, zoom
 from locdiff.sphere.coordinates import EARTH_RADIUS_KM, great_circle_km
 from locdiff.sphere.healpix import HealpixTransform, healpix_anchors, interpolation
+from locdiff.sphere.points import HEAVY
 from reference import hierarchy
 
 CENTERS = healpix_anchors(8)
@@ -246,3 +248,21 @@ def test_samples_stay_where_no_cell_is_known():
     base, moved = posterior.base.sample(100), posterior.sample(100)
     known = great_circle_km(base[..., None, :], CENTERS[[0, 1]]).amin(dim=-1) < 1700
     assert torch.equal(moved[~known], base[~known]) and (~known).sum() > 200
+
+
+@pytest.mark.parametrize("into", [2, 5])
+def test_the_points_that_are_listed_are_the_densest_and_all_that_are_not_light(into):
+    posterior = sure_of(CENTERS[300], zoom_into=into).posterior(torch.randn(2, 5))
+    for i in range(2):
+        whole, heavy = apart(posterior._points, i, posterior.pixel_probs[i])
+        wanted = torch.cat([component.masses[i].flatten() for component in posterior.components])
+        least, most = (wanted[wanted > limit].sum().item() for limit in (HEAVY, LIGHT))
+        assert 0 < least - 1e-5 < heavy.mass.sum() < most + 1e-5
+        assert whole.sum() + heavy.mass.sum() == pytest.approx(1, abs=1e-5)
+        for component, points in zip(posterior.components, posterior._points, strict=True):
+            own, density = slice(*points.ends[i : i + 2]), component.masses[i].flatten() / component.point_widths**2
+            torch.testing.assert_close(points.log_density[own], density[points.index[own]].log(), rtol=1e-4, atol=1e-4)
+            assert points.log_density[own].max() == pytest.approx(density.max().log().item(), abs=1e-4)
+            assert torch.isin(torch.where(component.masses[i].flatten() > HEAVY)[0], points.index[own]).all()
+            xyz = component.unit_vectors(i)[:, points.index[own]].T.numpy()
+            assert np.array_equal(healpy.vec2pix(16, *xyz.T.astype(float)), points.pixel[own])

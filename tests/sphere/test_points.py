@@ -82,3 +82,19 @@ def test_points_are_joined_and_chosen():
     one = Points(PLACES, np.arange(6.0), np.ones(6))
     both = Points.joined([Points.none(), one[[1, 2]], one[np.arange(6) > 4]])
     assert both.mass.tolist() == [1, 2, 5] and np.array_equal(both.xyz, PLACES[[1, 2, 5]])
+
+
+def test_merged_points_hold_the_mass_and_lie_and_spread_as_the_points_do():
+    points = Points(np.stack(healpy.pix2vec(64, np.arange(200)), axis=-1), np.linspace(1, 2, 200), np.full(200, 0.01))
+    merged = points.merged(1.1 * width_of(4))
+    pixel = healpy.vec2pix(4, *points.xyz.T)
+    assert len(merged.mass) == len(np.unique(pixel)) < 20
+    for place, mass, width, own in zip(merged.xyz, merged.mass, merged.width, np.unique(pixel), strict=True):
+        some = points[pixel == own]
+        mean = (some.mass[:, None] * some.xyz).sum(axis=0) / some.mass.sum()
+        assert mass == pytest.approx(some.mass.sum())
+        np.testing.assert_allclose(place, mean / np.linalg.norm(mean), atol=1e-6)
+        spread = (some.mass * ((some.xyz - mean) ** 2).sum(axis=-1)).sum() / some.mass.sum()
+        assert width**2 == pytest.approx(0.01**2 + 6 * spread, rel=1e-4)
+    alone = points.merged(1e-4)
+    assert len(alone.mass) == 200 and np.allclose(alone.width, 0.01, rtol=1e-3)

@@ -103,7 +103,7 @@ def repeated(posterior, n):
     many.base, many.components = PixelPosterior(base.grid, base.objective, coeffs, probs, None), []
     for component in posterior.components:
         tensors = {name: value for name, value in vars(component).items() if isinstance(value, torch.Tensor)}
-        tensors["log_z"] = component.log_z
+        tensors["exact_log_z"] = component.log_z(torch.arange(1), torch.zeros_like(component.log_sum[:1]))
         many.components.append(copy.copy(component))
         vars(many.components[-1]).update({name: value.expand(n, *value.shape[1:]) for name, value in tensors.items()})
     return many
@@ -111,7 +111,8 @@ def repeated(posterior, n):
 
 def cell_points(component):
     """Return the places of the points of the cells of a MixtureComponent, (n, K M, 2)."""
-    return component.geometry.of_cells(component.geometry.points, component.cell_index)
+    points = component.geometry.points
+    return torch.stack([torch.cat([points(index) for index in own]) for own in component.cell_index.tolist()])
 
 
 def points_and_masses(posterior):

@@ -64,6 +64,12 @@ def test_the_prior_is_as_sharp_as_locations_of_other_photographers_allow():
     assert (grouped @ full / (full @ full)).item() == pytest.approx(best, abs=0.02)
 
 
+@pytest.mark.parametrize("names", [["a"] * 130, ["a", "b"] * 65], ids=["one", "two"])
+def test_where_all_photographers_are_in_one_fold_the_prior_is_cross_validated_by_locations(names):
+    assert len(np.unique(np.random.default_rng(0).permutation(130)[:2] % FOLDS)) == 1
+    torch.testing.assert_close(prior_of(places(130), 5, photographers=names), prior_of(places(130), 5))
+
+
 def test_without_locations_the_prior_is_uniform_and_more_of_them_sharpen_it():
     none = fit_prior(GRID, torch.zeros(1, 36), torch.zeros(1))
     assert none.abs().max() < 1e-6

@@ -23,12 +23,11 @@ def prior_of(
     """Return the natural parameters (D,) of the density of locations (n, 2), on a device.
 
     They are those of `fit_prior` times a number up to one, the best for locations that a density was not fitted to: the
-    locations of a fifth of the photographers, where these are known, or else a random fifth of all. So they are too
-    where all photographers, being one or two, fall into the same fifth.
+    locations of a fifth of the photographers, where two or more are known, or else a random fifth of all.
     """
-    own = np.random.default_rng(0).permutation(len(lat_lon)) % FOLDS
-    of_groups = own if photographers is None else own[np.unique(photographers, return_inverse=True)[1]]
-    fold = torch.from_numpy(own if (of_groups == of_groups[:1]).all() else of_groups)
+    several = photographers is not None and len(set(photographers)) > 1
+    groups = np.unique(photographers, return_inverse=True)[1] if several else np.arange(len(lat_lon))
+    fold = torch.from_numpy(np.random.default_rng(0).permutation(len(np.unique(groups)))[groups] % FOLDS)
     sums = torch.zeros(FOLDS, (l_max + 1) ** 2, dtype=torch.float64)
     size = min(1024, batch_size(64 * (l_max + 1) ** 2))  # more would not be faster
     for chunk, own in zip(lat_lon.split(size), fold.split(size), strict=True):

@@ -23,6 +23,7 @@ FACTORS = tuple(10 ** (k / 24) for k in range(-24, 13))  # of natural parameters
 EVERY = 3  # log Z is computed for each third factor and interpolated
 EM_STEPS, WORTH = 50, 5.0  # of their share; nats that the broad part must gain over all pictures
 NEWTON_STEPS, TOLERANCE = 12, 1e-3  # of tau
+MOST = 100.0  # of tau, which has no best value where all locations lie between the centers of pixels, as a pole does
 
 
 def fit_scale(loss, start: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class Calibration(nn.Module):
             self._tables[1][make, nside] = make(above, nside)
         return self._tables[1][make, nside]
 
-    def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most=math.inf) -> Tensor:
+    def fit(self, natural_params: Tensor, lat_lon: Tensor, nside: int, most: float = MOST) -> Tensor:
         """Fit tau, which is still one as kappa is, to the natural parameters (n, D') of pictures that training has not
         seen, at locations (n, 2); return their log densities (n,).
 

@@ -8,7 +8,7 @@ import torch
 from support.models import seeing, tiny, zoomed
 
 from locdiff.model import held_out
-from locdiff.model.calibration import Calibration, fit_broad, fit_scale
+from locdiff.model.calibration import MOST, Calibration, fit_broad, fit_scale
 from locdiff.model.location_prior import FOLDS, ROUGHNESS, fit_prior, prior_of
 from locdiff.model.refinement import LowRankHeadLevel, calibrate_level, cell_priors
 from locdiff.sphere import shdd
@@ -124,6 +124,13 @@ def test_tau_is_bounded_where_it_is_asked_to_be():
         calibration.scale.fill_(1)
         calibration.fit(0.5 * coeffs, lat_lon, 16, most)
         assert calibration.scale[0] == most
+
+
+def test_tau_stays_finite_where_every_location_is_the_pole_between_the_centers_of_pixels():
+    lat_lon = torch.tensor([[90.0, 0.0]]).repeat(20, 1)
+    calibration = Calibration(5, 5, 16)
+    log_prob = calibration.fit(shdd.encode(lat_lon, 5).float(), lat_lon, 16)
+    assert calibration.scale[0] == MOST and log_prob.isfinite().all()
 
 
 def sampled(e, share=0.0, factor=1.0, seed=0):

@@ -179,7 +179,8 @@ class Calibration(nn.Module):
         transform, prior = healpix_transform(l_max, nside, device=device), self.prior[: self.dimensions]
         detail = self.detail if nside == self.nside else log_pixel_means(self._above, nside)
         of_prior, f = transform.synthesis(prior) + detail, natural_params[:, : self.dimensions].to(device) - prior
-        size, at = batch_size(16 * max(len(of_prior), len(self.prior))), []
+        size = batch_size(16 * max(len(of_prior), len(self.prior)))
+        at: list[tuple[Tensor, Tensor]] = []  # f and the prior at the locations
         for own, places in zip(f.split(size), lat_lon.to(device).split(size), strict=True):
             y = shdd.encode(places, math.isqrt(len(self.prior)) - 1).to(f)
             at.append(((own * y[:, : self.dimensions]).sum(dim=-1).double(), (y @ self.prior).double()))
@@ -187,7 +188,10 @@ class Calibration(nn.Module):
         @torch.no_grad()
         def derivatives(tau):
             pairs = zip(f.split(size), at, strict=True)
-            found = [_derivatives_of(transform.synthesis(own), of_prior, *own_at, tau) for own, own_at in pairs]
+            found = [
+                _derivatives_of(transform.synthesis(own), of_prior, at_f, at_prior, tau)
+                for own, (at_f, at_prior) in pairs
+            ]
             slopes, curvatures, log_probs = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
             return slopes.mean().item(), curvatures.mean().item(), log_probs
 

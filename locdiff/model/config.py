@@ -90,7 +90,7 @@ class ObjectiveConfig:
         _within(self, "anchors", 1, 10**8)
         _within(self, "temperature", 1e-6, 10**6)
         _within(self, "quadrature_nside", 0, FINEST)
-        _within(self, "prior_l_max", 0, 1000)
+        _within(self, "prior_l_max", 0, 255)  # beyond which its tables take gigabytes
         if self.exact_skip and not OBJECTIVES[self.loss].is_natural:
             raise InputError(f"exact_skip needs a loss of natural parameters, got {self.loss}: add --no-exact-skip")
 

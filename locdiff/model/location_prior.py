@@ -25,8 +25,9 @@ def prior_of(
     They are those of `fit_prior` times a number up to one, the best for locations that a density was not fitted to: the
     locations of a fifth of the photographers, where two or more are known, or else a random fifth of all.
     """
-    several = photographers is not None and len(set(photographers)) > 1
-    groups = np.unique(photographers, return_inverse=True)[1] if several else np.arange(len(lat_lon))
+    names = photographers or []
+    several = len(set(names)) > 1
+    groups = np.unique(names, return_inverse=True)[1] if several else np.arange(len(lat_lon))
     fold = torch.from_numpy(np.random.default_rng(0).permutation(len(np.unique(groups)))[groups] % FOLDS)
     sums = torch.zeros(FOLDS, (l_max + 1) ** 2, dtype=torch.float64)
     size = min(1024, batch_size(64 * (l_max + 1) ** 2))  # more would not be faster

@@ -60,7 +60,7 @@ def test_table_4_says_what_the_shares_say():
 def test_table_5_measures_steps_and_the_memory_of_each_process_alone(tmp_path):
     held = np.ones(2**27)  # 1 GiB, which is not the memory of the processes that are measured
     result = table_5.compute(smoke_context(tmp_path))
-    assert len(held) and (result["before"] < 1200).all() and (result["peak"] > result["before"]).all()
+    assert len(held) and (result["before"] < 1000).all() and (result["peak"] > result["before"]).all()
     assert result["seconds"].shape == (2, 3) and (result["seconds"] > 0).all()
     assert result["parameters"][0] == result["parameters"][1]  # the same network
     text, claims = table_5.draw(result, tmp_path)

@@ -106,6 +106,7 @@ PRESETS: dict[str, dict[str, typing.Any]] = {
     },
     "smoke": {
         "l_max": 7, "width": 32, "depth": 2, "time_dim": 32, "noise_levels": 20, "sample_steps": 3, "samples": 4,
+        "prior_l_max": 15,
         "quadrature_nside": 8, "decoder_nside": 16, "rho_km": 400.0, "steps": 60, "batch": 64, "warmup": 5, "lr": 2e-3,
         "train_views": 500, "test_views": 40, "whiten": 0.3,
     },
